@@ -1,0 +1,6 @@
+//! (filled below)
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod rib;
+pub mod startup;

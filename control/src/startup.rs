@@ -1,0 +1,560 @@
+//! startup.conf: VPP's grammar, from a file or from arguments.
+//!
+//! ```text
+//! unix { nodaemon cli-listen /run/wharf/cli.sock }
+//! cpu { main-core 0 corelist-workers 1-3,5 }   # a comment
+//! ```
+//!
+//! Stanzas and keys that wharf does not have are passed over with a warning, so that a configuration made
+//! for VPP starts; a value that is wrong, or a brace too few, is an error with its line and column.
+
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use words::{Reader, Word};
+pub use words::{ConfigError, Position, Warning};
+
+/// All of a configuration that wharf uses. What was not given is `None`, `false` or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartupConfig {
+    /// The process and its command line.
+    pub unix: UnixConfig,
+    /// Which cores do what.
+    pub cpu: CpuConfig,
+    /// The buffer pool.
+    pub buffers: BuffersConfig,
+    /// `interface { default-rx-mode }`.
+    pub default_rx_mode: Option<RxMode>,
+    /// `socksvr`: the socket of the binary API; `None` for none.
+    pub socksvr: Option<SocketName>,
+    /// `statseg`: the socket of the stats segment.
+    pub statseg: Option<SocketName>,
+    /// `api-trace { on }`.
+    pub api_trace: bool,
+}
+
+/// The `unix` stanza.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnixConfig {
+    /// Stay in the foreground.
+    pub nodaemon: bool,
+    /// Read commands from standard input too; implies the foreground.
+    pub interactive: bool,
+    /// Log to standard error.
+    pub nosyslog: bool,
+    /// Write a whole core file on a crash.
+    pub full_coredump: bool,
+    /// No greeting in interactive sessions.
+    pub cli_no_banner: bool,
+    /// No pager in interactive sessions.
+    pub cli_no_pager: bool,
+    /// The unix socket of the command line.
+    pub cli_listen: Option<PathBuf>,
+    /// A file that gets a copy of the log.
+    pub log: Option<PathBuf>,
+    /// Commands to run at start (`exec` or `startup-config`).
+    pub exec: Option<PathBuf>,
+    /// The directory of sockets.
+    pub runtime_dir: Option<PathBuf>,
+    /// Where to write the process id.
+    pub pidfile: Option<PathBuf>,
+    /// The group of the sockets, by name or number.
+    pub gid: Option<String>,
+    /// The prompt of interactive sessions.
+    pub cli_prompt: Option<String>,
+    /// How long a polling loop without work sleeps, in microseconds.
+    pub poll_sleep_usec: Option<u32>,
+}
+
+/// The `cpu` stanza.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuConfig {
+    /// The core of the main thread.
+    pub main_core: Option<u16>,
+    /// The cores of the workers, one each, in the order given.
+    pub corelist_workers: Vec<u16>,
+    /// How many workers, on cores that are chosen.
+    pub workers: Option<u16>,
+    /// How many of the first cores not to choose.
+    pub skip_cores: u16,
+    /// What thread names begin with.
+    pub thread_prefix: Option<String>,
+}
+
+/// The `buffers` stanza.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuffersConfig {
+    /// Buffers to make at start, per NUMA node.
+    pub buffers_per_numa: Option<u32>,
+    /// The most buffers that the pool may grow to.
+    pub limit: Option<u32>,
+    /// The pages of the pool.
+    pub page_size: Option<PageSize>,
+    /// Bytes of packet data in a buffer.
+    pub data_size: Option<u32>,
+}
+
+/// The size of a pool's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSize {
+    /// The system's normal pages.
+    Default,
+    /// The system's default huge pages.
+    DefaultHuge,
+    /// A size in bytes, a power of two.
+    Bytes(u64),
+}
+
+/// How a receive queue waits for packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RxMode {
+    /// Always look.
+    Polling,
+    /// Sleep until the device signals.
+    Interrupt,
+    /// Polling while there is work, interrupts otherwise.
+    Adaptive,
+}
+
+/// A socket, at its usual place or elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketName {
+    /// In the runtime directory.
+    Default,
+    /// Here.
+    At(PathBuf),
+}
+
+const UNIX: &[&str] = &[
+    "nodaemon", "interactive", "nosyslog", "full-coredump", "cli-no-banner", "cli-no-pager", "cli-listen", "log",
+    "exec", "startup-config", "runtime-dir", "pidfile", "gid", "cli-prompt", "poll-sleep-usec", "nocolor",
+    "nobanner", "use-current-dir", "cli-line-mode", "coredump-size", "cli-history-limit", "cli-pager-buffer-limit",
+];
+const CPU: &[&str] = &[
+    "main-core", "corelist-workers", "coremask-workers", "workers", "skip-cores", "thread-prefix", "relative",
+    "use-pthreads", "scheduler-policy", "scheduler-priority", "numa-heap-size",
+];
+const BUFFERS: &[&str] = &["buffers-per-numa", "limit", "page-size", "default", "layout", "numa"];
+const INTERFACE: &[&str] = &["default-rx-mode"];
+const SOCKSVR: &[&str] = &["default", "socket-name"];
+const STATSEG: &[&str] =
+    &["default", "socket-name", "size", "page-size", "per-node-counters", "update-interval"];
+const API_TRACE: &[&str] = &["on", "enable", "off", "disable", "nitems"];
+
+impl StartupConfig {
+    /// Reads a configuration for a machine whose cores are 0 to `cores - 1`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn parse(text: &str, cores: u16) -> Result<(StartupConfig, Vec<Warning>), ConfigError> {
+        let root = words::parse(text)?;
+        let mut config = StartupConfig::default();
+        let mut top = Reader::new(&root, "the configuration", &[]);
+        let mut warnings = Vec::new();
+        while let Some(name) = top.key()? {
+            if name.text == "heapsize" && !top.is_block_next() {
+                top.value(name, "a size")?;
+                top.warn(name.at, "`heapsize' has no effect");
+                continue;
+            }
+            let block = top.block(name)?;
+            let reader = |keys| Reader::new(block, &name.text, keys);
+            let mut found = match name.text.as_str() {
+                "unix" => config.unix.read(reader(UNIX))?,
+                "cpu" => config.cpu.read(reader(CPU), cores)?,
+                "buffers" => config.buffers.read(reader(BUFFERS))?,
+                "interface" => read_interface(&mut config, reader(INTERFACE))?,
+                "socksvr" => read_socket(&mut config.socksvr, reader(SOCKSVR))?,
+                "statseg" => read_socket(&mut config.statseg, reader(STATSEG))?,
+                "api-trace" => read_api_trace(&mut config, reader(API_TRACE))?,
+                other => {
+                    top.warn(name.at, format!("stanza `{other}' has no effect: ignored"));
+                    Vec::new()
+                }
+            };
+            warnings.append(&mut top.warnings);
+            warnings.append(&mut found);
+        }
+        warnings.append(&mut top.warnings);
+        Ok((config, warnings))
+    }
+
+    /// Reads a configuration from arguments, as VPP does: joined by blanks. Positions are columns of line 1.
+    ///
+    /// # Errors
+    /// As [`StartupConfig::parse`].
+    pub fn from_args<S: AsRef<str>>(
+        args: impl IntoIterator<Item = S>,
+        cores: u16,
+    ) -> Result<(StartupConfig, Vec<Warning>), ConfigError> {
+        let mut text = String::new();
+        for arg in args {
+            text.push_str(arg.as_ref());
+            text.push(' ');
+        }
+        StartupConfig::parse(&text, cores)
+    }
+}
+
+impl UnixConfig {
+    fn read(&mut self, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+        while let Some(key) = reader.key()? {
+            let path = |reader: &mut Reader<'_>| reader.text(key, "a path").map(PathBuf::from).map(Some);
+            match key.text.as_str() {
+                "nodaemon" => self.nodaemon = true,
+                "interactive" => self.interactive = true,
+                "nosyslog" => self.nosyslog = true,
+                "full-coredump" => self.full_coredump = true,
+                "cli-no-banner" | "nobanner" => self.cli_no_banner = true,
+                "cli-no-pager" => self.cli_no_pager = true,
+                "cli-listen" => {
+                    let value = reader.value(key, "the path of a unix socket")?;
+                    // VPP also takes host:port, a root shell for whoever reaches the port.
+                    if value.text.contains(':') && !value.text.contains('/') {
+                        let message = format!("`cli-listen' must be a path, got `{}'", value.text);
+                        return Err(ConfigError::new(value.at, message));
+                    }
+                    self.cli_listen = Some(PathBuf::from(&value.text));
+                }
+                "log" => self.log = path(&mut reader)?,
+                "exec" | "startup-config" => self.exec = path(&mut reader)?,
+                "runtime-dir" => self.runtime_dir = path(&mut reader)?,
+                "pidfile" => self.pidfile = path(&mut reader)?,
+                "gid" => self.gid = Some(reader.text(key, "a group")?),
+                "cli-prompt" => self.cli_prompt = Some(reader.text(key, "a prompt")?),
+                "poll-sleep-usec" => self.poll_sleep_usec = Some(reader.number(key, 0, 1_000_000)?),
+                "nocolor" | "use-current-dir" | "cli-line-mode" => {}
+                "coredump-size" | "cli-history-limit" | "cli-pager-buffer-limit" => {
+                    reader.value(key, "a number")?;
+                }
+                _ => reader.unknown(key),
+            }
+        }
+        Ok(reader.warnings)
+    }
+}
+
+impl CpuConfig {
+    fn read(&mut self, mut reader: Reader<'_>, cores: u16) -> Result<Vec<Warning>, ConfigError> {
+        let last = cores.saturating_sub(1);
+        let mut list_key = None;
+        let mut workers_key = None;
+        let mut skip_key = None;
+        while let Some(key) = reader.key()? {
+            match key.text.as_str() {
+                "main-core" => self.main_core = Some(core(reader.value(key, "a core")?, cores)?),
+                "corelist-workers" => {
+                    let value = reader.value(key, "a list of cores such as 1-3,5")?;
+                    self.corelist_workers = core_list(value, cores)?;
+                    list_key = Some((key, value));
+                }
+                "coremask-workers" => {
+                    let value = reader.value(key, "a hexadecimal mask of cores")?;
+                    self.corelist_workers = core_mask(value, cores)?;
+                    list_key = Some((key, value));
+                }
+                "workers" => {
+                    self.workers = Some(reader.number(key, 0, cores)?);
+                    workers_key = Some(key);
+                }
+                "skip-cores" => {
+                    self.skip_cores = reader.number(key, 0, last)?;
+                    skip_key = Some(key);
+                }
+                "thread-prefix" => self.thread_prefix = Some(reader.text(key, "a prefix")?),
+                "use-pthreads" => {}
+                "relative" | "scheduler-policy" | "scheduler-priority" | "numa-heap-size" => {
+                    reader.warn(key.at, format!("`{}' has no effect", key.text));
+                    if key.text != "relative" {
+                        reader.value(key, "a value")?;
+                    }
+                }
+                _ => reader.unknown(key),
+            }
+        }
+        if let (Some((list, _)), Some(workers)) = (list_key, workers_key) {
+            let message = format!("`{}' and `workers' exclude each other", list.text);
+            return Err(ConfigError::new(workers.at, message));
+        }
+        let Some(main) = self.main_core else {
+            return match list_key.map(|(key, _)| key).or(skip_key) {
+                Some(key) => {
+                    Err(ConfigError::new(key.at, format!("`{}' needs `main-core' beside it", key.text)))
+                }
+                None => Ok(reader.warnings),
+            };
+        };
+        match list_key {
+            Some((_, value)) if self.corelist_workers.contains(&main) => {
+                Err(ConfigError::new(value.at, format!("core {main} is the main core already")))
+            }
+            _ => Ok(reader.warnings),
+        }
+    }
+}
+
+/// A core that this machine has.
+fn core(word: &Word, cores: u16) -> Result<u16, ConfigError> {
+    core_number(word, &word.text, cores)
+}
+
+fn core_number(word: &Word, text: &str, cores: u16) -> Result<u16, ConfigError> {
+    let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !valid {
+        return Err(ConfigError::new(word.at, format!("expected a core, got `{text}'")));
+    }
+    text.parse().ok().filter(|core| *core < cores).ok_or_else(|| {
+        ConfigError::new(
+            word.at,
+            format!("there is no core {text}: this machine has 0 to {}", cores.saturating_sub(1)),
+        )
+    })
+}
+
+fn core_list(word: &Word, cores: u16) -> Result<Vec<u16>, ConfigError> {
+    let mut list = Vec::new();
+    for part in word.text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (core_number(word, first, cores)?, core_number(word, last, cores)?);
+        if first > last {
+            return Err(ConfigError::new(word.at, format!("`{part}' runs backwards")));
+        }
+        for core in first..=last {
+            if list.contains(&core) {
+                return Err(ConfigError::new(word.at, format!("core {core} is in the list twice")));
+            }
+            list.push(core);
+        }
+    }
+    Ok(list)
+}
+
+/// Bit n of the mask is core n; at most 128 cores can be written this way.
+fn core_mask(word: &Word, cores: u16) -> Result<Vec<u16>, ConfigError> {
+    let digits = word.text.trim_start_matches("0x");
+    let valid = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mask = u128::from_str_radix(digits, 16).ok().filter(|mask| valid && *mask != 0).ok_or_else(|| {
+        ConfigError::new(word.at, format!("expected a hexadecimal mask of cores, got `{}'", word.text))
+    })?;
+    let bits = (0..128u16).filter(|bit| mask >> bit & 1 == 1);
+    bits.map(|bit| core_number(word, &bit.to_string(), cores)).collect()
+}
+
+impl BuffersConfig {
+    fn read(&mut self, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+        while let Some(key) = reader.key()? {
+            match key.text.as_str() {
+                "buffers-per-numa" => self.buffers_per_numa = Some(reader.number(key, 1, u32::MAX)?),
+                "limit" => self.limit = Some(reader.number(key, 1, u32::MAX)?),
+                "page-size" => self.page_size = Some(page_size(reader.value(key, "a page size")?)?),
+                "default" => {
+                    let what = reader.value(key, "`data-size'")?;
+                    if what.text != "data-size" {
+                        let message = format!("expected `data-size' after `default', got `{}'", what.text);
+                        return Err(ConfigError::new(what.at, message));
+                    }
+                    self.data_size = Some(reader.number(what, 256, 65536)?);
+                }
+                "layout" => {
+                    reader.value(key, "`natural' or `packed'")?;
+                }
+                "numa" => {
+                    reader.warn(key.at, "`numa' has no effect: there is one pool");
+                    reader.value(key, "a number")?;
+                    reader.block(key)?;
+                }
+                _ => reader.unknown(key),
+            }
+        }
+        Ok(reader.warnings)
+    }
+}
+
+fn page_size(word: &Word) -> Result<PageSize, ConfigError> {
+    let text = word.text.as_str();
+    match text {
+        "default" => return Ok(PageSize::Default),
+        "default-hugepage" => return Ok(PageSize::DefaultHuge),
+        _ => {}
+    }
+    let (digits, shift) = match text.chars().next_back() {
+        Some('K' | 'k') => (text.get(..text.len() - 1), 10),
+        Some('M' | 'm') => (text.get(..text.len() - 1), 20),
+        Some('G' | 'g') => (text.get(..text.len() - 1), 30),
+        _ => (Some(text), 0),
+    };
+    digits
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse::<u64>().ok())
+        .and_then(|size| size.checked_mul(1 << shift))
+        .filter(|size| size.is_power_of_two() && *size >= 4096)
+        .map(PageSize::Bytes)
+        .ok_or_else(|| {
+            let message = format!("expected 4K, 2M, 1G, default or default-hugepage, got `{text}'");
+            ConfigError::new(word.at, message)
+        })
+}
+
+fn read_interface(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    while let Some(key) = reader.key()? {
+        match key.text.as_str() {
+            "default-rx-mode" => {
+                let what = "polling, interrupt or adaptive";
+                let value = reader.value(key, what)?;
+                config.default_rx_mode = Some(match value.text.as_str() {
+                    "polling" => RxMode::Polling,
+                    "interrupt" => RxMode::Interrupt,
+                    "adaptive" => RxMode::Adaptive,
+                    got => {
+                        let message = format!("`default-rx-mode' must be {what}, got `{got}'");
+                        return Err(ConfigError::new(value.at, message));
+                    }
+                });
+            }
+            _ => reader.unknown(key),
+        }
+    }
+    Ok(reader.warnings)
+}
+
+/// `socksvr` and `statseg`; the stanza alone asks for the usual place.
+fn read_socket(socket: &mut Option<SocketName>, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    *socket = Some(SocketName::Default);
+    while let Some(key) = reader.key()? {
+        match key.text.as_str() {
+            "default" => *socket = Some(SocketName::Default),
+            "socket-name" => *socket = Some(SocketName::At(reader.text(key, "a path")?.into())),
+            "size" | "page-size" | "per-node-counters" | "update-interval" => {
+                reader.value(key, "a value")?;
+            }
+            _ => reader.unknown(key),
+        }
+    }
+    Ok(reader.warnings)
+}
+
+fn read_api_trace(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    while let Some(key) = reader.key()? {
+        match key.text.as_str() {
+            "on" | "enable" => config.api_trace = true,
+            "off" | "disable" => config.api_trace = false,
+            "nitems" => {
+                reader.number(key, 0, u32::MAX)?;
+            }
+            _ => reader.unknown(key),
+        }
+    }
+    Ok(reader.warnings)
+}
+
+/// Writes the configuration in the grammar that it is read from.
+impl fmt::Display for StartupConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut stanza = Stanza::new("unix");
+        let unix = &self.unix;
+        for (key, set) in [
+            ("nodaemon", unix.nodaemon),
+            ("interactive", unix.interactive),
+            ("nosyslog", unix.nosyslog),
+            ("full-coredump", unix.full_coredump),
+            ("cli-no-banner", unix.cli_no_banner),
+            ("cli-no-pager", unix.cli_no_pager),
+            ] {
+            stanza.flag(key, set);
+        }
+        for (key, path) in [
+            ("cli-listen", &unix.cli_listen),
+            ("log", &unix.log),
+            ("exec", &unix.exec),
+            ("runtime-dir", &unix.runtime_dir),
+            ("pidfile", &unix.pidfile),
+        ] {
+            stanza.value(key, path.as_ref().map(|path| path.display()));
+        }
+        stanza.value("gid", unix.gid.as_ref());
+        stanza.value("cli-prompt", unix.cli_prompt.as_ref());
+        stanza.value("poll-sleep-usec", unix.poll_sleep_usec);
+        stanza.finish(f)?;
+
+        let mut stanza = Stanza::new("cpu");
+        let cores: Vec<String> = self.cpu.corelist_workers.iter().map(u16::to_string).collect();
+        stanza.value("main-core", self.cpu.main_core);
+        stanza.value("corelist-workers", (!cores.is_empty()).then(|| cores.join(",")));
+        stanza.value("workers", self.cpu.workers);
+        stanza.value("skip-cores", (self.cpu.skip_cores != 0).then_some(self.cpu.skip_cores));
+        stanza.value("thread-prefix", self.cpu.thread_prefix.as_ref());
+        stanza.finish(f)?;
+
+        let mut stanza = Stanza::new("buffers");
+        stanza.value("buffers-per-numa", self.buffers.buffers_per_numa);
+        stanza.value("limit", self.buffers.limit);
+        stanza.value("page-size", self.buffers.page_size.map(|size| match size {
+            PageSize::Default => "default".to_string(),
+            PageSize::DefaultHuge => "default-hugepage".to_string(),
+            PageSize::Bytes(bytes) => bytes.to_string(),
+        }));
+        stanza.value("default data-size", self.buffers.data_size);
+        stanza.finish(f)?;
+
+        let mut stanza = Stanza::new("interface");
+        stanza.value("default-rx-mode", self.default_rx_mode.map(|mode| match mode {
+            RxMode::Polling => "polling",
+            RxMode::Interrupt => "interrupt",
+            RxMode::Adaptive => "adaptive",
+        }));
+        stanza.finish(f)?;
+
+        for (name, socket) in [("socksvr", &self.socksvr), ("statseg", &self.statseg)] {
+            let mut stanza = Stanza::new(name);
+            match socket {
+                None => {}
+                Some(SocketName::Default) => stanza.flag("default", true),
+                Some(SocketName::At(path)) => stanza.value("socket-name", Some(path.display())),
+            }
+            stanza.finish(f)?;
+        }
+        let mut stanza = Stanza::new("api-trace");
+        stanza.flag("on", self.api_trace);
+        stanza.finish(f)
+    }
+}
+
+/// Writes one stanza, or nothing when it stays empty.
+struct Stanza {
+    name: &'static str,
+    lines: String,
+}
+
+impl Stanza {
+    fn new(name: &'static str) -> Stanza {
+        Stanza { name, lines: String::new() }
+    }
+
+    fn flag(&mut self, key: &str, set: bool) {
+        if set {
+            self.lines.push_str(&format!("  {key}\n"));
+        }
+    }
+
+    fn value(&mut self, key: &str, value: Option<impl fmt::Display>) {
+        let Some(value) = value else { return };
+        let value = value.to_string();
+        let plain = !value.is_empty()
+            && !value.starts_with(['#', '"'])
+            && !value.contains(|c: char| c.is_whitespace() || c == '{' || c == '}');
+        let quote = if plain { "" } else { "\"" };
+        self.lines.push_str(&format!("  {key} {quote}{value}{quote}\n"));
+    }
+
+    fn finish(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        write!(f, "{} {{\n{}}}\n", self.name, self.lines)
+    }
+}

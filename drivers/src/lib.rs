@@ -1,0 +1,3 @@
+//! Device drivers of wharf.
+
+pub mod af_xdp;

@@ -1,0 +1,342 @@
+//! The loop around a node, written once.
+
+use crate::NodeIndex;
+use crate::arc::ArcTables;
+use crate::frame::{FRAME_SIZE, Frame, Packet, PacketRef, flags};
+use crate::node::{Cx, Disposition, ErrorCounters, Held, HeldPacket, NextNodes, Node, WorkerState};
+use crate::rcu::Cell;
+use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Where a packet goes, as dispatch writes it down: a static edge, the drop, the hold queue, or a node's index.
+pub(crate) mod code {
+    pub(crate) const DROP: u16 = 0;
+    /// Static edges are `FIRST_EDGE + variant`.
+    pub(crate) const FIRST_EDGE: u16 = 1;
+    pub(crate) const HOLD: u16 = 0x4000;
+    /// A node's index, found at run time.
+    pub(crate) const NODE: u16 = 0x8000;
+}
+
+pub(crate) type Codes = [u16; FRAME_SIZE];
+
+/// The instruction sets that the loop is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CpuLevel {
+    /// What the binary was compiled for.
+    Base,
+    /// x86-64-v3: AVX2, BMI.
+    V3,
+    /// x86-64-v4: AVX-512.
+    V4,
+}
+
+impl CpuLevel {
+    /// The best that this processor has.
+    pub fn detect() -> CpuLevel {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let v3 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("movbe");
+            let v4 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if v3 && v4 {
+                return CpuLevel::V4;
+            }
+            if v3 {
+                return CpuLevel::V3;
+            }
+        }
+        CpuLevel::Base
+    }
+}
+
+/// What a dispatch needs besides node and frame.
+pub(crate) struct Env<'a> {
+    pub(crate) base: *mut u8,
+    pub(crate) state: &'a WorkerState,
+    pub(crate) level: CpuLevel,
+    pub(crate) trace: &'a TraceBuffer,
+    pub(crate) codes: &'a mut Codes,
+    /// Keys of the packets that were answered with `Hold`, in their order.
+    pub(crate) hold_keys: &'a mut Vec<u32>,
+}
+
+/// A node without its types.
+pub(crate) trait Erased: Send {
+    /// Runs over the frame, leaves a code per packet, and says whether they are all the same.
+    fn run(&mut self, env: &mut Env<'_>, frame: &mut Frame) -> bool;
+    /// Keeps a packet whose code is HOLD.
+    fn hold(&mut self, key: u32, now: u64, packet: Packet);
+    /// Runs the node's tick; packets that it lets go are appended with their codes.
+    fn tick(&mut self, env: &mut Env<'_>, released: &mut Vec<(u16, Packet)>);
+    /// Packets held.
+    fn held(&self) -> usize;
+    /// Loads the published tables, to be used after `settle`.
+    fn stage(&mut self);
+    /// Moves on to what `stage` loaded.
+    fn settle(&mut self);
+    /// Gives up all held packets.
+    fn surrender(&mut self) -> Vec<Packet>;
+}
+
+pub(crate) struct Runner<N: Node> {
+    node: N,
+    index: NodeIndex,
+    edges: Arc<[NodeIndex]>,
+    cell: Arc<Cell<N::Tables>>,
+    staged: *const N::Tables,
+    tables: *const N::Tables,
+    errors: Arc<[AtomicU64]>,
+    held: Vec<HeldPacket>,
+}
+
+// SAFETY: the raw pointers are to `N::Tables: Send + Sync` values that rcu keeps alive for this runner's worker.
+unsafe impl<N: Node> Send for Runner<N> {}
+
+impl<N: Node> Runner<N> {
+    pub(crate) fn new(
+        node: N,
+        index: NodeIndex,
+        edges: Arc<[NodeIndex]>,
+        cell: Arc<Cell<N::Tables>>,
+        errors: Arc<[AtomicU64]>,
+    ) -> Self {
+        Runner {
+            node,
+            index,
+            edges,
+            cell,
+            staged: std::ptr::null(),
+            tables: std::ptr::null(),
+            errors,
+            held: Vec::new(),
+        }
+    }
+
+    #[inline(always)]
+    fn cx<'a>(tables: *const N::Tables, errors: &'a [AtomicU64], held: usize, env: &Env<'a>) -> Cx<'a, N> {
+        // SAFETY: a worker settles before it dispatches, and the generation that it settled on outlives the turn.
+        Cx { tables: unsafe { &*tables }, state: env.state, errors, held }
+    }
+}
+
+/// Turns a disposition into a code and leaves in the descriptor what the next node needs.
+#[inline(always)]
+fn resolve<N: Node>(
+    disposition: Disposition<N>,
+    packet: &mut Packet,
+    arcs: &ArcTables,
+    node: NodeIndex,
+    hold_keys: &mut Vec<u32>,
+) -> u16 {
+    match disposition {
+        Disposition::Next(next) => code::FIRST_EDGE + next.stamp(packet),
+        Disposition::NextFeature => {
+            let next = arcs.next(packet.feature);
+            packet.feature = packet.feature.wrapping_add(1);
+            code::NODE | next.0
+        }
+        Disposition::Drop(error) => {
+            packet.put_meta([node.0, error.index()]);
+            code::DROP
+        }
+        Disposition::Edge(next) => {
+            packet.meta = next.meta;
+            code::NODE | next.node.0
+        }
+        Disposition::Hold(key) => {
+            hold_keys.push(key);
+            code::HOLD
+        }
+    }
+}
+
+/// Packets that `Node::prefetch` runs ahead of `Node::process`.
+const AHEAD: usize = 8;
+
+/// # Safety
+/// `i < frame.len()`.
+#[inline(always)]
+unsafe fn view<'a>(packets: *mut Packet, i: usize, base: *mut u8) -> PacketRef<'a> {
+    // SAFETY: the caller's promise; distinct `i` give disjoint packets.
+    PacketRef { packet: unsafe { &mut *packets.add(i) }, base }
+}
+
+#[inline(always)]
+fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+    let cx = Runner::<N>::cx(runner.tables, &runner.errors, runner.held.len(), env);
+    let (node, index, base) = (&mut runner.node, runner.index, env.base);
+    let arcs = cx.arcs();
+    let n = frame.len();
+    let packets = frame.as_mut_ptr();
+    let codes = &mut *env.codes;
+    let keys = &mut *env.hold_keys;
+    let mut same = true;
+    let mut i = 0;
+    let mut first = 0;
+    // All calls of `view` below: the index is below n. At most the four packets of a quad are viewed at a time, and a
+    // view for prefetch ends before the next begins.
+    for k in 0..n.min(AHEAD) {
+        // SAFETY: see above.
+        node.prefetch(&cx, &unsafe { view(packets, k, base) });
+    }
+    while i + 4 <= n {
+        if i + AHEAD + 4 <= n {
+            for k in i + AHEAD..i + AHEAD + 4 {
+                // SAFETY: see above.
+                node.prefetch(&cx, &unsafe { view(packets, k, base) });
+            }
+        }
+        // SAFETY: see above.
+        let (mut a, mut b, mut c, mut d) = unsafe {
+            (
+                view(packets, i, base),
+                view(packets, i + 1, base),
+                view(packets, i + 2, base),
+                view(packets, i + 3, base),
+            )
+        };
+        let meta = [a.packet.take_meta(), b.packet.take_meta(), c.packet.take_meta(), d.packet.take_meta()];
+        let [da, db, dc, dd] = node.process_x4(&cx, [&mut a, &mut b, &mut c, &mut d], meta);
+        let ca = resolve(da, a.packet, arcs, index, keys);
+        let cb = resolve(db, b.packet, arcs, index, keys);
+        let cc = resolve(dc, c.packet, arcs, index, keys);
+        let cd = resolve(dd, d.packet, arcs, index, keys);
+        if i == 0 {
+            first = ca;
+        }
+        same &= (ca == first) & (cb == first) & (cc == first) & (cd == first);
+        codes[i] = ca;
+        codes[i + 1] = cb;
+        codes[i + 2] = cc;
+        codes[i + 3] = cd;
+        i += 4;
+    }
+    while i < n {
+        // SAFETY: see above.
+        let mut a = unsafe { view(packets, i, base) };
+        let meta = a.packet.take_meta();
+        let disposition = node.process(&cx, &mut a, meta);
+        let ca = resolve(disposition, a.packet, arcs, index, keys);
+        if i == 0 {
+            first = ca;
+        }
+        same &= ca == first;
+        codes[i] = ca;
+        i += 1;
+    }
+    node.frame_done(&cx);
+    same
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,movbe,popcnt")]
+fn run_v3<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+    run_inline(runner, env, frame)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,movbe,popcnt")]
+fn run_v4<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+    run_inline(runner, env, frame)
+}
+
+#[inline(never)]
+fn run_base<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+    run_inline(runner, env, frame)
+}
+
+fn run_level<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+    match env.level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `CpuLevel::detect` found these features on this processor.
+        CpuLevel::V4 => unsafe { run_v4(runner, env, frame) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `CpuLevel::detect` found these features on this processor.
+        CpuLevel::V3 => unsafe { run_v3(runner, env, frame) },
+        _ => run_base(runner, env, frame),
+    }
+}
+
+#[cold]
+fn run_traced<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+    let base = env.base;
+    let traced = |p: &Packet| p.flags & flags::TRACED != 0;
+    let before: Vec<(usize, Snapshot)> = (frame
+        .packets()
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| traced(p))
+        .map(|(i, p)| (i, Snapshot::of(p, base))))
+    .collect();
+    let same = run_level(runner, env, frame);
+    for (i, before) in before {
+        let packet = &frame.packets()[i];
+        let outcome = match env.codes[i] {
+            code::DROP => Outcome::Dropped(packet.take_meta::<[u16; 2]>()[1]),
+            code::HOLD => Outcome::Held,
+            c if c & code::NODE != 0 => Outcome::Next(NodeIndex(c & !code::NODE)),
+            c => Outcome::Next(runner.edges[usize::from(c - code::FIRST_EDGE)]),
+        };
+        env.trace.push(Record {
+            number: number(packet, base),
+            time: env.state.now,
+            node: runner.index,
+            device: None,
+            rx: packet.rx,
+            before,
+            after: Snapshot::of(packet, base),
+            outcome,
+        });
+    }
+    same
+}
+
+impl<N: Node> Erased for Runner<N> {
+    fn run(&mut self, env: &mut Env<'_>, frame: &mut Frame) -> bool {
+        if frame.traced { run_traced(self, env, frame) } else { run_level(self, env, frame) }
+    }
+
+    fn hold(&mut self, key: u32, since: u64, packet: Packet) {
+        self.held.push(HeldPacket { key, since, packet });
+    }
+
+    fn tick(&mut self, env: &mut Env<'_>, released: &mut Vec<(u16, Packet)>) {
+        let cx = Runner::<N>::cx(self.tables, &self.errors, self.held.len(), env);
+        let mut held = Held { packets: &mut self.held, released: Vec::new(), base: env.base };
+        self.node.tick(&cx, &mut held);
+        let Held { released: list, .. } = held;
+        for (disposition, mut kept) in list {
+            let code = resolve(disposition, &mut kept.packet, cx.arcs(), self.index, env.hold_keys);
+            if code == code::HOLD {
+                env.hold_keys.pop();
+                self.held.push(kept);
+            } else {
+                released.push((code, kept.packet));
+            }
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    fn stage(&mut self) {
+        self.staged = self.cell.load();
+    }
+
+    fn settle(&mut self) {
+        self.tables = self.staged;
+    }
+
+    fn surrender(&mut self) -> Vec<Packet> {
+        self.held.drain(..).map(|h| h.packet).collect()
+    }
+}

@@ -1,0 +1,815 @@
+//! The engine as main holds it: it builds the graph, starts the workers, and talks to them without ever stopping them.
+
+use crate::arc::ArcTables;
+use crate::buffer::{BufferCache, Pool, PoolConfig, PoolError};
+use crate::counter::InterfaceCounters;
+use crate::device::{DeviceInput, DeviceOutput, Interface, Interfaces, RxMode, TxPath};
+use crate::dispatch::CpuLevel;
+use crate::frame::{Frame, META_SIZE, Meta, Packet, flags};
+use crate::graph::{Built, Graph, GraphBuilder, GraphError, TableSet};
+use crate::node::{NextIndex, WorkerState};
+use crate::rcu::{Domain, Publisher, Reader};
+use crate::ring::{Consumer, Producer, ring};
+use crate::trace::{Outcome, Record, TraceBuffer, TraceNames, TraceView, TracedPacket};
+use crate::worker::{Command, DeviceNode, Handoff, InputSlot, OutputSlot, Worker, WorkerParts, WorkerShared};
+use crate::{NodeIndex, SwIfIndex, WorkerIndex, clock};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Frames in a handoff ring.
+const HANDOFF_RING: usize = 256;
+/// How long main waits for a worker to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A worker that makes no turn for this long is reported.
+const STALL_NANOS: u64 = 100_000_000;
+
+/// What to start an engine with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The buffer pool.
+    pub pool: PoolConfig,
+    /// One worker per entry, pinned to the core if there is one.
+    pub workers: Vec<Option<usize>>,
+    /// Start of the workers' thread names.
+    pub thread_prefix: String,
+    /// Instruction set to use instead of the best.
+    pub level: Option<CpuLevel>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            pool: PoolConfig::default(),
+            workers: vec![None],
+            thread_prefix: "wharf".into(),
+            level: None,
+        }
+    }
+}
+
+/// Why the engine refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The graph is wrong.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// No memory for buffers.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A thread or descriptor could not be made.
+    #[error("cannot start worker {worker}: {source}")]
+    Start {
+        /// The worker.
+        worker: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A worker number out of range.
+    #[error("there is no worker {wanted}: workers are 0 to {}", count - 1)]
+    NoWorker {
+        /// The number.
+        wanted: u16,
+        /// How many there are.
+        count: usize,
+    },
+    /// The driver's input node is not in the graph's list.
+    #[error("input node `{0}' is not in the graph")]
+    UnknownInput(String),
+    /// No such node.
+    #[error("there is no node `{0}'")]
+    UnknownNode(String),
+    /// No such arc.
+    #[error("there is no feature arc `{0}'")]
+    UnknownArc(String),
+    /// No such feature on the arc.
+    #[error("`{feature}' is not a feature of arc `{arc}'")]
+    UnknownFeature {
+        /// The feature.
+        feature: String,
+        /// The arc.
+        arc: String,
+    },
+    /// Too many different combinations of features.
+    #[error("too many different combinations of features")]
+    TooManyChains,
+    /// A worker does not answer.
+    #[error("worker {0} does not answer")]
+    NoAnswer(u16),
+    /// A worker's ring is full, or buffers are out.
+    #[error("worker {0} is too busy to take a packet from main")]
+    Busy(u16),
+}
+
+/// Handle of an attached receive queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InputId(pub u64);
+
+/// A receive queue as main remembers it.
+#[derive(Clone, Debug)]
+pub struct InputRecord {
+    /// Its handle.
+    pub id: InputId,
+    /// Its interface.
+    pub interface: SwIfIndex,
+    /// Its number on the interface.
+    pub queue: u16,
+    /// Name of its node.
+    pub node: &'static str,
+    /// Where it is placed.
+    pub worker: WorkerIndex,
+    /// When it is looked at.
+    pub mode: RxMode,
+}
+
+/// Packets in and out, for the invariant `in = out + dropped + punted + held`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Received by devices, or injected by main.
+    pub received: u64,
+    /// Handed to devices.
+    pub sent: u64,
+    /// Dropped by nodes or for want of a transmit slot.
+    pub dropped: u64,
+    /// Punted.
+    pub punted: u64,
+    /// In nodes' hold queues.
+    pub held: u64,
+}
+
+impl Balance {
+    /// Packets that are on their way right now; 0 at rest.
+    pub fn in_flight(&self) -> i64 {
+        self.received.wrapping_sub(self.sent + self.dropped + self.punted + self.held) as i64
+    }
+}
+
+struct WorkerHandle {
+    shared: Arc<WorkerShared>,
+    commands: Sender<Command>,
+    inject: Mutex<Producer<Handoff>>,
+    trace: Arc<TraceBuffer>,
+    thread: Option<JoinHandle<()>>,
+    core: Option<usize>,
+    watched: (u64, u64),
+}
+
+struct Output {
+    interface: SwIfIndex,
+    worker: WorkerIndex,
+    node: Arc<DeviceNode>,
+}
+
+/// The engine.
+pub struct Engine {
+    graph: Arc<Graph>,
+    pool: Arc<Pool>,
+    domain: Arc<Domain>,
+    tables: TableSet,
+    interfaces: Publisher<Interfaces>,
+    arcs: Publisher<ArcTables>,
+    features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
+    counters: Arc<InterfaceCounters>,
+    workers: Vec<WorkerHandle>,
+    inputs: Vec<InputRecord>,
+    outputs: Vec<Output>,
+    loops: Vec<SwIfIndex>,
+    next_input: u64,
+    injected: AtomicU64,
+    stalls: u64,
+    level: CpuLevel,
+    started: u64,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Builds the graph and starts the workers.
+    pub fn start(config: &EngineConfig, builder: GraphBuilder) -> Result<Engine, EngineError> {
+        let (mut engine, workers) = Engine::manual(config, builder)?;
+        for (i, worker) in workers.into_iter().enumerate() {
+            let core = config.workers[i];
+            let name = format!("{}_wk_{i}", config.thread_prefix);
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                if let Some(id) = core
+                    && !core_affinity::set_for_current(core_affinity::CoreId { id })
+                {
+                    tracing::warn!("worker {i} cannot be pinned to core {id}");
+                }
+                worker.run();
+            });
+            engine.workers[i].thread =
+                Some(thread.map_err(|source| EngineError::Start { worker: i, source })?);
+        }
+        Ok(engine)
+    }
+
+    /// Builds the graph and its workers, but leaves it to the caller to turn them: for tests and benchmarks.
+    pub fn manual(
+        config: &EngineConfig,
+        builder: GraphBuilder,
+    ) -> Result<(Engine, Vec<Worker>), EngineError> {
+        let count = config.workers.len();
+        let domain = Domain::new(count);
+        let pool = Pool::new(&config.pool)?;
+        let Built { graph, tables, runners } = builder.build(&domain, count)?;
+        let graph = Arc::new(graph);
+        let counters = Arc::new(InterfaceCounters::new(count));
+        counters.ensure(0);
+        let interfaces = Publisher::new(&domain, Interfaces::default());
+        let starts = graph.arcs.iter().map(|_| Vec::new()).collect();
+        let arcs = Publisher::new(&domain, ArcTables { starts, chains: vec![0] });
+        let level = config.level.unwrap_or_else(CpuLevel::detect).min(CpuLevel::detect());
+
+        let shared = (0..count)
+            .map(|worker| {
+                let made = WorkerShared::new().map(Arc::new);
+                made.map_err(|e| EngineError::Start { worker, source: e.into() })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        // One ring from each worker, and from main, to each worker.
+        let mut consumers: Vec<Vec<Consumer<Handoff>>> = (0..count).map(|_| Vec::new()).collect();
+        let mut producers: Vec<Vec<Option<Producer<Handoff>>>> = (0..count).map(|_| Vec::new()).collect();
+        for (from, outgoing) in producers.iter_mut().enumerate() {
+            for (to, incoming) in consumers.iter_mut().enumerate() {
+                if from == to {
+                    outgoing.push(None);
+                    continue;
+                }
+                let (producer, consumer) = ring(HANDOFF_RING);
+                outgoing.push(Some(producer));
+                incoming.push(consumer);
+            }
+        }
+        let mut handles = Vec::new();
+        let mut workers = Vec::new();
+        for ((i, (runners, handoff_out)), mut handoff_in) in
+            runners.into_iter().zip(producers).enumerate().zip(consumers)
+        {
+            let (commands, receiver) = mpsc::channel();
+            let (inject, consumer) = ring(HANDOFF_RING);
+            handoff_in.push(consumer);
+            let trace = Arc::new(TraceBuffer::new(graph.inputs.len()));
+            let worker = Worker::new(WorkerParts {
+                state: WorkerState {
+                    worker: WorkerIndex(i as u16),
+                    now: clock::nanos(),
+                    counters: Arc::clone(&counters),
+                    arcs: std::ptr::null(),
+                },
+                graph: Arc::clone(&graph),
+                runners,
+                cache: BufferCache::new(Arc::clone(&pool)),
+                interfaces: Arc::clone(&interfaces.cell),
+                arcs: Arc::clone(&arcs.cell),
+                reader: Reader::new(Arc::clone(&domain), i),
+                commands: receiver,
+                handoff_in,
+                handoff_out,
+                peers: shared.clone(),
+                level,
+                trace: Arc::clone(&trace),
+            });
+            workers.push(worker.map_err(|e| EngineError::Start { worker: i, source: e.into() })?);
+            handles.push(WorkerHandle {
+                shared: Arc::clone(&shared[i]),
+                commands,
+                inject: Mutex::new(inject),
+                trace,
+                thread: None,
+                core: config.workers[i],
+                watched: (0, clock::nanos()),
+            });
+        }
+        let engine = Engine {
+            graph,
+            pool,
+            domain,
+            tables,
+            interfaces,
+            arcs,
+            features: BTreeMap::new(),
+            counters,
+            workers: handles,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            loops: Vec::new(),
+            next_input: 0,
+            injected: AtomicU64::new(0),
+            stalls: 0,
+            level,
+            started: clock::nanos(),
+        };
+        Ok((engine, workers))
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// The buffer pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The domain in which tables are published.
+    pub fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    /// The publisher of tables of type `T`. A graph whose nodes do not read them ignores what is published.
+    pub fn tables<T: Default + Send + Sync + 'static>(&mut self) -> Publisher<T> {
+        self.tables.ensure(&self.domain)
+    }
+
+    /// Counters of the interfaces.
+    pub fn counters(&self) -> &Arc<InterfaceCounters> {
+        &self.counters
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// A worker's numbers.
+    pub fn worker(&self, worker: WorkerIndex) -> Option<&WorkerShared> {
+        self.workers.get(worker.index()).map(|w| &*w.shared)
+    }
+
+    /// The core that a worker is pinned to, and the kernel's number of its thread.
+    pub fn worker_place(&self, worker: WorkerIndex) -> Option<(Option<usize>, u64)> {
+        self.workers.get(worker.index()).map(|w| (w.core, w.shared.thread_id.load(Ordering::Relaxed)))
+    }
+
+    /// Instruction set in use.
+    pub fn level(&self) -> CpuLevel {
+        self.level
+    }
+
+    /// Nanoseconds since the start.
+    pub fn uptime(&self) -> u64 {
+        clock::nanos() - self.started
+    }
+
+    fn handle(&self, worker: WorkerIndex) -> Result<&WorkerHandle, EngineError> {
+        let no = EngineError::NoWorker { wanted: worker.0, count: self.workers.len() };
+        self.workers.get(worker.index()).ok_or(no)
+    }
+
+    fn command(&self, worker: WorkerIndex, command: Command) -> Result<(), EngineError> {
+        let handle = self.handle(worker)?;
+        handle.commands.send(command).map_err(|_| EngineError::NoAnswer(worker.0))?;
+        handle.shared.wake();
+        Ok(())
+    }
+
+    fn ask<T>(
+        &self,
+        worker: WorkerIndex,
+        command: impl FnOnce(mpsc::SyncSender<T>) -> Command,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = sync_channel(1);
+        self.command(worker, command(reply))?;
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| EngineError::NoAnswer(worker.0))
+    }
+
+    // ---------------------------------------------------------------------------------------- interfaces
+
+    /// Sets what the engine knows of an interface, or forgets it.
+    pub fn set_interface(&mut self, index: SwIfIndex, interface: Option<InterfaceSetup>) {
+        self.counters.ensure(index.0);
+        self.loops.retain(|i| *i != index);
+        if interface.as_ref().is_some_and(|i| i.loopback) {
+            self.loops.push(index);
+        }
+        let tx = self.tx_paths(index);
+        self.interfaces.update(|current| {
+            let mut next = current.clone();
+            if next.list.len() <= index.index() {
+                next.list.resize(index.index() + 1, None);
+            }
+            next.list[index.index()] =
+                interface.map(|i| Interface { name: i.name, up: i.up, input: i.input, tx });
+            next
+        });
+    }
+
+    fn tx_paths(&self, index: SwIfIndex) -> Vec<TxPath> {
+        let owners: Vec<u16> =
+            self.outputs.iter().filter(|o| o.interface == index).map(|o| o.worker.0).collect();
+        (0..self.workers.len() as u16)
+            .map(|worker| match owners.get(usize::from(worker) % owners.len().max(1)) {
+                _ if self.loops.contains(&index) => TxPath::Loop,
+                _ if owners.contains(&worker) => TxPath::Here,
+                Some(owner) => TxPath::Worker(*owner),
+                None => TxPath::None,
+            })
+            .collect()
+    }
+
+    fn publish_tx_paths(&self, index: SwIfIndex) {
+        let tx = self.tx_paths(index);
+        self.interfaces.update(|current| {
+            let mut next = current.clone();
+            if let Some(Some(interface)) = next.list.get_mut(index.index()) {
+                interface.tx = tx;
+            }
+            next
+        });
+    }
+
+    /// The interfaces as the workers see them.
+    pub fn interfaces(&self) -> &Publisher<Interfaces> {
+        &self.interfaces
+    }
+
+    /// Gives a receive queue to a worker.
+    pub fn attach_input(
+        &mut self,
+        interface: SwIfIndex,
+        queue: u16,
+        worker: WorkerIndex,
+        mode: RxMode,
+        device: Box<dyn DeviceInput>,
+    ) -> Result<InputId, EngineError> {
+        let node = device.node();
+        let kind = self.graph.find_input(node).ok_or_else(|| EngineError::UnknownInput(node.into()))?;
+        let id = InputId(self.next_input);
+        self.add_input(id, interface, kind, worker, mode, device)?;
+        self.next_input += 1;
+        self.inputs.push(InputRecord { id, interface, queue, node, worker, mode });
+        Ok(id)
+    }
+
+    fn add_input(
+        &self,
+        id: InputId,
+        interface: SwIfIndex,
+        kind: usize,
+        worker: WorkerIndex,
+        mode: RxMode,
+        device: Box<dyn DeviceInput>,
+    ) -> Result<(), EngineError> {
+        let name = Arc::from(device.node());
+        self.command(worker, Command::AddInput(InputSlot { id: id.0, interface, kind, name, mode, device }))
+    }
+
+    /// Takes a receive queue back; it has given its buffers back.
+    pub fn detach_input(&mut self, id: InputId) -> Result<Option<Box<dyn DeviceInput>>, EngineError> {
+        let Some(at) = self.inputs.iter().position(|i| i.id == id) else { return Ok(None) };
+        let record = self.inputs.remove(at);
+        self.ask(record.worker, |reply| Command::RemoveInput(id.0, reply))
+    }
+
+    /// Moves a receive queue to another worker. Packets that it received before stay where they are.
+    pub fn place_input(&mut self, id: InputId, worker: WorkerIndex) -> Result<(), EngineError> {
+        self.handle(worker)?;
+        let Some(at) = self.inputs.iter().position(|i| i.id == id) else { return Ok(()) };
+        let record = self.inputs[at].clone();
+        if record.worker == worker {
+            return Ok(());
+        }
+        let device = self.ask(record.worker, |reply| Command::RemoveInput(id.0, reply))?;
+        if let (Some(device), Some(kind)) = (device, self.graph.find_input(record.node)) {
+            self.add_input(id, record.interface, kind, worker, record.mode, device)?;
+            self.inputs[at].worker = worker;
+        }
+        Ok(())
+    }
+
+    /// Sets when a receive queue is looked at.
+    pub fn set_rx_mode(&mut self, id: InputId, mode: RxMode) -> Result<(), EngineError> {
+        let Some(record) = self.inputs.iter_mut().find(|i| i.id == id) else { return Ok(()) };
+        record.mode = mode;
+        let worker = record.worker;
+        self.command(worker, Command::SetMode(id.0, mode))
+    }
+
+    /// The receive queues.
+    pub fn inputs(&self) -> &[InputRecord] {
+        &self.inputs
+    }
+
+    /// The worker with the fewest receive queues.
+    pub fn least_loaded(&self) -> WorkerIndex {
+        let queues = |w: &u16| self.inputs.iter().filter(|i| i.worker.0 == *w).count();
+        WorkerIndex((0..self.workers.len() as u16).min_by_key(queues).unwrap_or(0))
+    }
+
+    /// Gives a transmit queue to a worker; other workers hand their packets over, unless they get one too.
+    pub fn attach_output(
+        &mut self,
+        interface: SwIfIndex,
+        worker: WorkerIndex,
+        device: Box<dyn DeviceOutput>,
+    ) -> Result<(), EngineError> {
+        let name = self.interfaces.read(|i| i.get(interface).map(|i| Arc::clone(&i.name)));
+        let name = Arc::from(format!("{}-tx", name.unwrap_or_default()));
+        let node = Arc::new(DeviceNode { name, counters: Default::default(), no_slots: AtomicU64::new(0) });
+        self.command(worker, Command::AddOutput(interface, OutputSlot::new(device, Arc::clone(&node))))?;
+        self.outputs.push(Output { interface, worker, node });
+        self.publish_tx_paths(interface);
+        Ok(())
+    }
+
+    /// Takes all transmit queues of an interface back.
+    pub fn detach_outputs(
+        &mut self,
+        interface: SwIfIndex,
+    ) -> Result<Vec<Box<dyn DeviceOutput>>, EngineError> {
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.outputs).into_iter().partition(|o| o.interface == interface);
+        self.outputs = kept;
+        self.publish_tx_paths(interface);
+        let mut devices = Vec::new();
+        for output in gone {
+            devices.extend(self.ask(output.worker, |reply| Command::RemoveOutput(interface, reply))?);
+        }
+        Ok(devices)
+    }
+
+    /// The transmit nodes, with their interface and worker.
+    pub fn device_nodes(&self) -> impl Iterator<Item = (SwIfIndex, WorkerIndex, &DeviceNode)> {
+        self.outputs.iter().map(|o| (o.interface, o.worker, &*o.node))
+    }
+
+    // ---------------------------------------------------------------------------------------- packets of main
+
+    /// Puts a packet of main's own making into the graph of a worker, before `node`.
+    pub fn inject<M: Meta>(
+        &self,
+        worker: WorkerIndex,
+        node: NodeIndex,
+        rx: SwIfIndex,
+        bytes: &[u8],
+        meta: M,
+    ) -> Result<(), EngineError> {
+        let handle = self.handle(worker)?;
+        if node.index() >= self.graph.nodes.len() {
+            return Err(EngineError::UnknownNode(node.0.to_string()));
+        }
+        let busy = || EngineError::Busy(worker.0);
+        let mut buffer = self.pool.alloc_one().ok_or_else(busy)?;
+        let start = crate::buffer::DATA_START;
+        let room = self.pool.bytes_mut(&mut buffer, start);
+        let len = bytes.len().min(room.len());
+        room[..len].copy_from_slice(&bytes[..len]);
+        let mut packet = Packet::new(buffer, start, len as u16, rx);
+        packet.flags = flags::LOCALLY_ORIGINATED;
+        packet.meta = NextIndex::new(node, meta).meta;
+        let mut frame = Frame::boxed();
+        let _ = frame.push(packet);
+        let mut ring = handle.inject.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(mut refused) = ring.push(Handoff { node, frame }) {
+            refused.frame.drain().for_each(|p| self.pool.free_one(p.into_buffer()));
+            return Err(busy());
+        }
+        drop(ring);
+        self.injected.fetch_add(1, Ordering::Relaxed);
+        handle.shared.wake();
+        Ok(())
+    }
+
+    /// Packets in and out since the start.
+    pub fn balance(&self) -> Balance {
+        let vectors = |node: NodeIndex| -> u64 {
+            self.graph.nodes[node.index()].counters.iter().map(|c| c.get()[1]).sum()
+        };
+        let sum = |f: fn(&WorkerShared) -> &AtomicU64| -> u64 {
+            self.workers.iter().map(|w| f(&w.shared).load(Ordering::Relaxed)).sum()
+        };
+        Balance {
+            received: self.counters.rx.total() + self.injected.load(Ordering::Relaxed),
+            sent: self.counters.tx.total(),
+            dropped: vectors(NodeIndex::DROP) + sum(|s| &s.tx_drops),
+            punted: vectors(NodeIndex::PUNT),
+            held: sum(|s| &s.held),
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------- features
+
+    /// Switches a feature on or off on an interface. Each `on` needs its own `off`.
+    pub fn set_feature(
+        &mut self,
+        arc: &str,
+        feature: &str,
+        interface: SwIfIndex,
+        on: bool,
+    ) -> Result<(), EngineError> {
+        let number = self.graph.arcs.iter().position(|a| a.name == arc);
+        let number = number.ok_or_else(|| EngineError::UnknownArc(arc.into()))?;
+        let info = &self.graph.arcs[number];
+        let at = info.features.iter().position(|f| f.0 == feature);
+        let at =
+            at.ok_or_else(|| EngineError::UnknownFeature { feature: feature.into(), arc: arc.into() })?;
+        let uses = self.features.entry((number, interface)).or_insert_with(|| vec![0; info.features.len()]);
+        uses[at] = if on { uses[at] + 1 } else { uses[at].saturating_sub(1) };
+        let mut chain: Vec<u16> =
+            info.features.iter().zip(&*uses).filter(|(_, n)| **n != 0).map(|(f, _)| f.1.0).collect();
+        if !chain.is_empty() {
+            chain.push(info.end.0);
+        }
+        let mut tables = self.arcs.read(ArcTables::clone);
+        let start = match tables.chains.windows(chain.len().max(1)).position(|w| w == chain) {
+            _ if chain.is_empty() => 0,
+            Some(at) => at,
+            // Chains are never moved or reused: a packet on its way through one keeps its place.
+            None => {
+                let at = tables.chains.len();
+                if at + chain.len() > usize::from(u16::MAX) {
+                    return Err(EngineError::TooManyChains);
+                }
+                tables.chains.extend(&chain);
+                at
+            }
+        };
+        let starts = &mut tables.starts[number];
+        if starts.len() <= interface.index() {
+            starts.resize(interface.index() + 1, 0);
+        }
+        starts[interface.index()] = start as u16;
+        self.arcs.publish(tables);
+        Ok(())
+    }
+
+    /// The features that are on: arc, features in order.
+    pub fn features(&self, interface: SwIfIndex) -> Vec<(&'static str, Vec<&'static str>)> {
+        (self.graph.arcs.iter().enumerate())
+            .map(|(number, info)| {
+                let uses = self.features.get(&(number, interface));
+                let on = |i: usize| uses.is_some_and(|u| u[i] != 0);
+                let list = info.features.iter().enumerate().filter(|(i, _)| on(*i)).map(|(_, f)| f.0);
+                (info.name, list.collect())
+            })
+            .collect()
+    }
+
+    /// Switches all features of an interface off: it is being deleted.
+    pub fn clear_features(&mut self, interface: SwIfIndex) {
+        self.features.retain(|(_, i), _| *i != interface);
+        let mut tables = self.arcs.read(ArcTables::clone);
+        for starts in &mut tables.starts {
+            if let Some(start) = starts.get_mut(interface.index()) {
+                *start = 0;
+            }
+        }
+        self.arcs.publish(tables);
+    }
+
+    // ---------------------------------------------------------------------------------------- trace
+
+    /// Traces the next `count` packets of an input node, on each worker.
+    pub fn trace_add(&self, input: &str, count: u32) -> Result<(), EngineError> {
+        let kind = self.graph.find_input(input).ok_or_else(|| EngineError::UnknownInput(input.into()))?;
+        self.workers.iter().for_each(|w| w.trace.add(kind, count));
+        Ok(())
+    }
+
+    /// Forgets the trace and stops tracing.
+    pub fn trace_clear(&self) {
+        self.workers.iter().for_each(|w| w.trace.clear());
+    }
+
+    /// The traced packets, in the order of their arrival.
+    pub fn trace(&self, names: &dyn TraceNames) -> Vec<TracedPacket> {
+        let mut packets: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
+        for worker in &self.workers {
+            for record in worker.trace.collect() {
+                packets.entry(record.number).or_default().push(record);
+            }
+        }
+        packets.into_iter().map(|(number, records)| self.print(number, records, names)).collect()
+    }
+
+    fn print(&self, number: u32, mut records: Vec<Record>, names: &dyn TraceNames) -> TracedPacket {
+        records.sort_by_key(|r| r.time);
+        let mut steps = Vec::new();
+        let mut reason = String::new();
+        for record in &records {
+            let info = &self.graph.nodes[record.node.index()];
+            let next = match record.outcome {
+                Outcome::Next(node) => self.graph.name(node),
+                Outcome::Dropped(error) => info.errors.get(usize::from(error)).copied().unwrap_or("?"),
+                Outcome::Held | Outcome::Done => "",
+            };
+            let view = TraceView { record, next, names };
+            let text = match &record.device {
+                Some(_) => DeviceText(&view).to_string(),
+                None if record.node == NodeIndex::DROP => {
+                    format!("rx:{}\n  {reason}", names.interface(record.rx))
+                }
+                None if record.node == NodeIndex::PUNT => format!("rx:{}", names.interface(record.rx)),
+                None => NodeText(info.trace, &view).to_string(),
+            };
+            if let Outcome::Dropped(_) = record.outcome {
+                reason = format!("{}: {next}", info.name);
+            }
+            let name = record.device.as_deref().unwrap_or(info.name).to_owned();
+            steps.push((record.time.saturating_sub(self.started), name, text));
+        }
+        TracedPacket { worker: (number >> 24) as u16, steps }
+    }
+
+    // ---------------------------------------------------------------------------------------- housekeeping
+
+    /// What main does every few milliseconds: drop old tables, grow the pool, watch the workers. Returns the workers
+    /// that have newly made no turn for a while though awake.
+    pub fn housekeeping(&mut self) -> Vec<WorkerIndex> {
+        self.domain.reclaim();
+        self.pool.maintain();
+        let now = clock::nanos();
+        let mut stalled = Vec::new();
+        for (i, worker) in self.workers.iter_mut().enumerate() {
+            let loops = worker.shared.loops.load(Ordering::Relaxed);
+            if loops != worker.watched.0 || worker.shared.is_sleeping() {
+                worker.watched = (loops, now);
+            } else if now - worker.watched.1 > STALL_NANOS {
+                // Once per stall: the next report is due when it has moved and stopped again, or a minute later.
+                worker.watched.1 = now + 60_000_000_000;
+                self.stalls += 1;
+                stalled.push(WorkerIndex(i as u16));
+            }
+        }
+        stalled
+    }
+
+    /// How often a worker was found standing still.
+    pub fn stalls(&self) -> u64 {
+        self.stalls
+    }
+
+    /// Stops the workers and waits for them.
+    pub fn shut_down(&mut self) {
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Stop);
+            worker.shared.wake_now();
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+        self.inputs.clear();
+        self.outputs.clear();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// See [`Engine::set_interface`].
+#[derive(Clone, Debug)]
+pub struct InterfaceSetup {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// The node that received packets go to.
+    pub input: Option<NodeIndex>,
+    /// Whether what it sends comes back as received.
+    pub loopback: bool,
+}
+
+struct NodeText<'a>(fn(&TraceView<'_>, &mut fmt::Formatter<'_>) -> fmt::Result, &'a TraceView<'a>);
+
+impl fmt::Display for NodeText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)(self.1, f)
+    }
+}
+
+struct DeviceText<'a>(&'a TraceView<'a>);
+
+impl fmt::Display for DeviceText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let view = self.0;
+        match view.outcome() {
+            Outcome::Next(_) => {
+                write!(f, "rx {} len {} next {}", view.interface(view.rx()), view.len(), view.next())
+            }
+            _ => write!(
+                f,
+                "tx {} len {} flags 0x{:04x}",
+                view.interface(view.meta()),
+                view.len(),
+                view.flags()
+            ),
+        }
+    }
+}
+
+const _: () = assert!(META_SIZE == 16);

@@ -1,0 +1,388 @@
+//! Frames and the packets in them.
+
+use crate::SwIfIndex;
+use crate::buffer::{BufferIndex, COLD, DATA_SIZE, DATA_START, MAX_HEADER, STRIDE};
+use std::mem::{MaybeUninit, size_of};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Packets in a frame at most.
+pub const FRAME_SIZE: usize = 256;
+
+/// Metadata that one node hands to the next, at most 16 bytes, any bit pattern valid.
+pub trait Meta: FromBytes + IntoBytes + Immutable + Copy + 'static {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> Meta for T {}
+
+/// Bytes of metadata in a packet's descriptor.
+pub const META_SIZE: usize = 16;
+
+/// Bits of [`Packet::flags`].
+pub mod flags {
+    /// The packet is being traced; its trace number is in the buffer's cold header.
+    pub const TRACED: u16 = 1;
+    /// The L4 checksum field holds only the pseudo-header's sum, as a kernel leaves it for an offloading device.
+    pub const L4_CSUM_PARTIAL: u16 = 2;
+    /// The packet was made here rather than received.
+    pub const LOCALLY_ORIGINATED: u16 = 4;
+}
+
+/// A packet as it lies in a frame: 32 bytes that travel with it from node to node.
+///
+/// Invariant: `COLD <= start <= STRIDE - MAX_HEADER` and `start + len <= STRIDE`.
+#[derive(Debug)]
+#[repr(C, align(32))]
+pub struct Packet {
+    pub(crate) buffer: BufferIndex,
+    pub(crate) start: u16,
+    pub(crate) len: u16,
+    pub(crate) rx: SwIfIndex,
+    pub(crate) flags: u16,
+    pub(crate) feature: u16,
+    pub(crate) meta: [u8; META_SIZE],
+}
+
+const _: () = assert!(size_of::<Packet>() == 32);
+
+impl Packet {
+    /// A packet of `len` bytes at offset `start` of `buffer`; both are cut to what the buffer holds.
+    #[inline(always)]
+    pub fn new(buffer: BufferIndex, start: u16, len: u16, rx: SwIfIndex) -> Packet {
+        let start = start.clamp(COLD as u16, (STRIDE - MAX_HEADER) as u16);
+        let len = len.min(STRIDE as u16 - start);
+        Packet { buffer, start, len, rx, flags: 0, feature: 0, meta: [0; META_SIZE] }
+    }
+
+    /// Bytes of the packet.
+    #[inline(always)]
+    pub fn len(&self) -> u16 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Offset in the buffer of the packet's first byte.
+    #[inline(always)]
+    pub fn start(&self) -> u16 {
+        self.start
+    }
+
+    /// The buffer.
+    #[inline(always)]
+    pub fn buffer(&self) -> &BufferIndex {
+        &self.buffer
+    }
+
+    /// Takes the packet apart.
+    #[inline(always)]
+    pub fn into_buffer(self) -> BufferIndex {
+        self.buffer
+    }
+
+    /// See [`flags`].
+    #[inline(always)]
+    pub fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    /// Sets bits of [`flags`].
+    #[inline(always)]
+    pub fn add_flags(&mut self, bits: u16) {
+        self.flags |= bits;
+    }
+
+    /// Interface that received it.
+    #[inline(always)]
+    pub fn rx(&self) -> SwIfIndex {
+        self.rx
+    }
+
+    #[inline(always)]
+    pub(crate) fn put_meta<M: Meta>(&mut self, meta: M) {
+        const { assert!(size_of::<M>() <= META_SIZE) };
+        self.meta[..size_of::<M>()].copy_from_slice(meta.as_bytes());
+    }
+
+    #[inline(always)]
+    pub(crate) fn take_meta<M: Meta>(&self) -> M {
+        read_meta(&self.meta)
+    }
+}
+
+#[inline(always)]
+pub(crate) fn read_meta<M: Meta>(bytes: &[u8; META_SIZE]) -> M {
+    const { assert!(size_of::<M>() <= META_SIZE) };
+    // SAFETY: `M: FromBytes` accepts any bytes, and 16 are there (asserted above).
+    unsafe { bytes.as_ptr().cast::<M>().read_unaligned() }
+}
+
+/// Up to [`FRAME_SIZE`] packets that go through a node together.
+pub struct Frame {
+    len: usize,
+    pub(crate) traced: bool,
+    packets: [MaybeUninit<Packet>; FRAME_SIZE],
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame").field("len", &self.len).field("traced", &self.traced).finish_non_exhaustive()
+    }
+}
+
+impl Frame {
+    pub(crate) fn boxed() -> Box<Frame> {
+        let mut frame = Box::<Frame>::new_uninit();
+        let at = frame.as_mut_ptr();
+        // SAFETY: `len` and `traced` are written; the packets may stay uninitialised by their type.
+        unsafe {
+            (&raw mut (*at).len).write(0);
+            (&raw mut (*at).traced).write(false);
+            frame.assume_init()
+        }
+    }
+
+    /// Packets in it.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Packets that still fit.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        FRAME_SIZE - self.len
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *const Packet {
+        self.packets.as_ptr().cast()
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut Packet {
+        self.packets.as_mut_ptr().cast()
+    }
+
+    /// The packets.
+    #[inline(always)]
+    pub fn packets(&self) -> &[Packet] {
+        // SAFETY: the first `len` packets are initialised.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+
+    /// The packets, to change.
+    #[inline(always)]
+    pub fn packets_mut(&mut self) -> &mut [Packet] {
+        // SAFETY: the first `len` packets are initialised.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len) }
+    }
+
+    /// Appends a packet, or gives it back when the frame is full.
+    #[inline(always)]
+    pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
+        if self.len == FRAME_SIZE {
+            return Err(packet);
+        }
+        self.packets[self.len].write(packet);
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Forgets the packets: they were moved elsewhere.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+        self.traced = false;
+    }
+
+    /// # Safety
+    /// The first `len` packets are initialised and owned by this frame.
+    #[inline(always)]
+    pub(crate) unsafe fn set_len(&mut self, len: usize) {
+        debug_assert!(len <= FRAME_SIZE);
+        self.len = len;
+    }
+
+    /// Moves all packets out.
+    pub fn drain(&mut self) -> impl Iterator<Item = Packet> + '_ {
+        let len = self.len;
+        self.clear();
+        // SAFETY: each of the first `len` packets is read once, and the frame no longer counts them. What the caller
+        // does not take is lost, never duplicated.
+        (0..len).map(move |i| unsafe { self.packets[i].assume_init_read() })
+    }
+}
+
+/// A packet as a node sees it: header views and the descriptor's fields, never the buffer's index.
+#[derive(Debug)]
+pub struct PacketRef<'a> {
+    pub(crate) packet: &'a mut Packet,
+    pub(crate) base: *mut u8,
+}
+
+impl PacketRef<'_> {
+    #[inline(always)]
+    fn at(&self) -> *mut u8 {
+        // SAFETY: the index is below the pool's total and `start` inside the buffer (invariant of `Packet`).
+        unsafe { self.base.add(self.packet.buffer.0 as usize * STRIDE + self.packet.start as usize) }
+    }
+
+    /// The header at the packet's start. In bounds whatever the packet says: a packet shorter than `T` yields stale
+    /// bytes of its buffer. Judging the length is the job of the `*-input` nodes, see [`PacketRef::try_header`].
+    #[inline(always)]
+    pub fn header<T: FromBytes + KnownLayout + Immutable + Unaligned>(&self) -> &T {
+        const { assert!(size_of::<T>() <= MAX_HEADER) };
+        // SAFETY: MAX_HEADER bytes follow `start` in the buffer; T takes any bytes at any alignment.
+        unsafe { &*self.at().cast::<T>() }
+    }
+
+    /// As [`PacketRef::header`], to change.
+    #[inline(always)]
+    pub fn header_mut<T: FromBytes + IntoBytes + KnownLayout + Unaligned>(&mut self) -> &mut T {
+        const { assert!(size_of::<T>() <= MAX_HEADER) };
+        // SAFETY: as for `header`; `&mut self` is the only way to the buffer.
+        unsafe { &mut *self.at().cast::<T>() }
+    }
+
+    /// The header at the packet's start, if the packet is long enough.
+    #[inline(always)]
+    pub fn try_header<T: FromBytes + KnownLayout + Immutable + Unaligned>(&self) -> Option<&T> {
+        (usize::from(self.packet.len) >= size_of::<T>()).then(|| self.header())
+    }
+
+    /// The packet's bytes.
+    #[inline(always)]
+    pub fn data(&self) -> &[u8] {
+        // SAFETY: `start + len` is inside the buffer (invariant of `Packet`).
+        unsafe { std::slice::from_raw_parts(self.at(), self.packet.len.into()) }
+    }
+
+    /// The packet's bytes, to change.
+    #[inline(always)]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `data`; `&mut self` is the only way to the buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.at(), self.packet.len.into()) }
+    }
+
+    /// Bytes of the packet.
+    #[inline(always)]
+    pub fn len(&self) -> u16 {
+        self.packet.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.packet.len == 0
+    }
+
+    /// Moves the start `n` bytes on: what was there stays before it. Stops at the end of the packet.
+    #[inline(always)]
+    pub fn advance(&mut self, n: u16) {
+        self.packet.start = (self.packet.start + n.min(STRIDE as u16)).min((STRIDE - MAX_HEADER) as u16);
+        self.packet.len = self.packet.len.saturating_sub(n);
+    }
+
+    /// Moves the start `n` bytes back, over headroom or an earlier header. Stops at the start of the headroom.
+    #[inline(always)]
+    pub fn retreat(&mut self, n: u16) {
+        let start = self.packet.start.saturating_sub(n).max(COLD as u16);
+        self.packet.len = (self.packet.len + n.min(STRIDE as u16)).min(STRIDE as u16 - start);
+        self.packet.start = start;
+    }
+
+    /// Bytes before the packet that [`PacketRef::retreat`] can use.
+    #[inline(always)]
+    pub fn headroom(&self) -> u16 {
+        self.packet.start - COLD as u16
+    }
+
+    /// Makes the packet `len` bytes long, at most what its buffer holds. New bytes are stale.
+    #[inline(always)]
+    pub fn set_len(&mut self, len: u16) {
+        self.packet.len = len.min(STRIDE as u16 - self.packet.start);
+    }
+
+    /// Puts the start back where received data starts and makes the packet `len` bytes long: for a node that writes
+    /// a new packet over the old one.
+    #[inline(always)]
+    pub fn reset(&mut self, len: u16) {
+        self.packet.start = DATA_START;
+        self.packet.len = len.min(DATA_SIZE as u16);
+    }
+
+    /// Interface that received it.
+    #[inline(always)]
+    pub fn rx(&self) -> SwIfIndex {
+        self.packet.rx
+    }
+
+    /// See [`flags`].
+    #[inline(always)]
+    pub fn flags(&self) -> u16 {
+        self.packet.flags
+    }
+
+    /// Sets bits of [`flags`].
+    #[inline(always)]
+    pub fn add_flags(&mut self, bits: u16) {
+        self.packet.flags |= bits;
+    }
+
+    /// Clears bits of [`flags`].
+    #[inline(always)]
+    pub fn clear_flags(&mut self, bits: u16) {
+        self.packet.flags &= !bits;
+    }
+
+    /// Asks the processor to load the packet's first line.
+    #[inline(always)]
+    pub fn prefetch_header(&self) {
+        crate::prefetch(self.at());
+    }
+}
+
+/// The cold header of a buffer.
+#[repr(C, align(64))]
+pub(crate) struct Cold {
+    pub(crate) trace: u32,
+}
+
+const _: () = assert!(size_of::<Cold>() == COLD);
+
+/// Trace number of a packet that has [`flags::TRACED`].
+pub(crate) fn trace_slot(base: *mut u8, packet: &Packet) -> *mut u32 {
+    // SAFETY: the cold header is at the start of the packet's buffer, which the packet owns; it is 64-byte aligned
+    // since the base and the stride are.
+    unsafe { &raw mut (*base.add(packet.buffer.0 as usize * STRIDE).cast::<Cold>()).trace }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::{Pool, PoolConfig};
+
+    #[test]
+    fn views_stay_in_the_buffer_whatever_is_asked() {
+        let pool = Pool::new(&PoolConfig { buffers: 256, limit: 256, pages: Default::default() }).unwrap();
+        let buffer = pool.alloc_one().unwrap();
+        let mut packet = Packet::new(buffer, u16::MAX, u16::MAX, SwIfIndex(1));
+        let mut p = PacketRef { packet: &mut packet, base: pool.base() };
+        for step in [0u16, 1, 13, 14, 200, 2000, 4000, u16::MAX] {
+            p.advance(step);
+            p.header_mut::<[u8; 64]>()[63] = 1;
+            assert!(p.packet.start as usize + p.packet.len as usize <= STRIDE);
+            p.retreat(step);
+            p.set_len(u16::MAX);
+            assert!(p.packet.start as usize >= COLD && p.data().len() + p.packet.start as usize <= STRIDE);
+            p.reset(step);
+            assert_eq!(p.len(), step.min(2048));
+        }
+        pool.free_one(packet.into_buffer());
+    }
+}

@@ -1,0 +1,164 @@
+//! The memory behind the buffer pool: one reserved range of addresses, made of chunks that are mapped as the
+//! pool grows. The base never moves, so an index is enough to find a buffer.
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::c_void;
+use std::os::fd::OwnedFd;
+use std::{io, ptr};
+
+/// Chunks and the base are aligned to this: the size of a huge page on x86-64 and arm64.
+pub const HUGE_PAGE: usize = 2 << 20;
+
+/// Which pages to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PageSize {
+    /// 2 MiB pages where there are enough of them, 4 KiB pages otherwise.
+    #[default]
+    Auto,
+    /// 4 KiB pages.
+    Small,
+    /// 2 MiB pages or an error.
+    Huge,
+}
+
+/// A reserved range with committed chunks at its start.
+#[derive(Debug)]
+pub struct Region {
+    base: *mut u8,
+    reserved_base: *mut c_void,
+    reserved_len: usize,
+    limit: usize,
+    committed: usize,
+    huge_chunks: usize,
+    chunks: Vec<OwnedFd>,
+}
+
+// SAFETY: the range belongs to this value alone; `base` is only an address.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Reserves `limit` bytes (rounded up to [`HUGE_PAGE`]) of addresses; nothing is readable yet.
+    pub fn reserve(limit: usize) -> io::Result<Region> {
+        let limit = limit.next_multiple_of(HUGE_PAGE);
+        let reserved_len = limit + HUGE_PAGE;
+        // SAFETY: a fresh anonymous mapping, placed by the kernel, aliases nothing.
+        let reserved_base = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                reserved_len,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let misaligned = reserved_base.addr() % HUGE_PAGE;
+        let skip = if misaligned == 0 { 0 } else { HUGE_PAGE - misaligned };
+        let base = reserved_base.cast::<u8>().wrapping_add(skip);
+        Ok(Region {
+            base,
+            reserved_base,
+            reserved_len,
+            limit,
+            committed: 0,
+            huge_chunks: 0,
+            chunks: Vec::new(),
+        })
+    }
+
+    /// Address of the first byte; never changes.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    /// Bytes that are mapped and may be touched.
+    pub fn committed(&self) -> usize {
+        self.committed
+    }
+
+    /// Bytes that can be committed at most.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Chunks on huge pages and chunks in all.
+    pub fn chunks(&self) -> (usize, usize) {
+        (self.huge_chunks, self.chunks.len())
+    }
+
+    /// Maps a further `len` bytes (rounded up to [`HUGE_PAGE`]), zeroed and resident, sealed against resizing.
+    ///
+    /// Errors: `OutOfMemory` when the limit is reached, or what the kernel says.
+    pub fn commit(&mut self, len: usize, pages: PageSize) -> io::Result<()> {
+        let len = len.next_multiple_of(HUGE_PAGE);
+        if self.committed + len > self.limit {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        if pages != PageSize::Small {
+            match self.commit_chunk(len, true) {
+                Ok(()) => return Ok(()),
+                Err(e) if pages == PageSize::Huge => return Err(e),
+                Err(_) => {}
+            }
+        }
+        self.commit_chunk(len, false)
+    }
+
+    fn commit_chunk(&mut self, len: usize, huge: bool) -> io::Result<()> {
+        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        if huge {
+            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        }
+        let fd = rustix::fs::memfd_create("wharf-buffers", flags)?;
+        rustix::fs::ftruncate(&fd, len as u64)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let at = self.base.wrapping_add(self.committed).cast::<c_void>();
+        // SAFETY: [at, at + len) lies in our reservation (checked against `limit` by the caller) and past
+        // everything committed, so no live data is replaced.
+        unsafe {
+            rustix::mm::mmap(
+                at,
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE,
+                &fd,
+                0,
+            )?;
+        }
+        self.committed += len;
+        self.huge_chunks += usize::from(huge);
+        self.chunks.push(fd);
+        Ok(())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `reserve` and `commit`; the pool that hands out addresses in it is
+        // dropped with it.
+        let unmapped = unsafe { rustix::mm::munmap(self.reserved_base, self.reserved_len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_in_place_and_stops_at_the_limit() {
+        let mut region = Region::reserve(2 * HUGE_PAGE).unwrap();
+        let base = region.base();
+        assert_eq!(base.addr() % HUGE_PAGE, 0);
+        region.commit(1, PageSize::Small).unwrap();
+        // SAFETY: the first chunk is committed.
+        unsafe { base.write(7) };
+        region.commit(HUGE_PAGE, PageSize::Auto).unwrap();
+        assert_eq!(region.committed(), 2 * HUGE_PAGE);
+        // SAFETY: both chunks are committed.
+        unsafe {
+            assert_eq!(base.read(), 7);
+            assert_eq!(base.add(2 * HUGE_PAGE - 1).read(), 0);
+        }
+        assert_eq!(region.commit(1, PageSize::Auto).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    }
+}

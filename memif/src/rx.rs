@@ -1,0 +1,460 @@
+//! Receive: descriptors are read once into private memory and checked there, then the packets are copied out,
+//! then the slots go back to the peer, all by one write of our index.
+
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+use crate::config::{MAX_BURST, MAX_DESCRIPTORS, MAX_FRAME, MAX_SEGMENTS};
+use crate::copy::{copy, prefetch_read};
+use crate::index::Cursor;
+use crate::queue::{Counters, RingState, Shared};
+use crate::region::Buffers;
+use crate::wire::{DESC_FLAG_NEXT, Descriptor};
+
+/// Packets between a prefetch and its use.
+const AHEAD: usize = 8;
+
+/// Where received packets go. All methods inline into the receive loop.
+///
+/// Per packet: one `room`, then `more` until the packet fits, then `accept`; or `reject` if `more` gave up.
+pub trait RxSink {
+    /// Room for the first bytes of a packet of `len` bytes, ideally for all of it. `None` drops
+    /// the packet and counts it in [`Counters::no_buffer`].
+    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
+
+    /// More room for the packet in progress, of which `left` bytes remain. `None` drops it.
+    fn more(&mut self, left: usize) -> Option<&mut [u8]> {
+        let _ = left;
+        None
+    }
+
+    /// The packet in progress is complete: `len` bytes, which fill each room given but perhaps the last.
+    fn accept(&mut self, len: usize);
+
+    /// The packet in progress is dropped: take its rooms back.
+    fn reject(&mut self) {}
+}
+
+/// Bytes of a packet within shared memory.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    /// Invariant, made by [`Snapshot::push`]: valid for `len` bytes as long as the ring's regions.
+    data: *const u8,
+    len: u16,
+    /// Of the whole packet; only in its first segment.
+    total: u16,
+    /// Segments of the packet; only in its first segment.
+    segments: u16,
+}
+
+/// Private copy of the checked descriptors of one burst.
+#[derive(Debug)]
+struct Snapshot {
+    segments: Box<[Segment; MAX_DESCRIPTORS]>,
+    len: usize,
+    packets: usize,
+}
+
+impl Snapshot {
+    /// Checks a descriptor against the regions of `shared`, and keeps it if it is good.
+    #[inline(always)]
+    fn push(&mut self, shared: &Shared, d: Descriptor) -> bool {
+        let len = d.length as usize;
+        if len == 0 || len > MAX_FRAME {
+            return false;
+        }
+        let Some(data) = shared.ring.regions().range(d.region, d.offset, d.length) else { return false };
+        let Some(segment) = self.segments.get_mut(self.len) else { return false };
+        *segment = Segment { data: data.as_ptr(), len: len as u16, total: len as u16, segments: 1 };
+        self.len += 1;
+        true
+    }
+
+    fn set_first(&mut self, first: usize, total: usize, segments: usize) {
+        if let Some(segment) = self.segments.get_mut(first) {
+            segment.total = total as u16;
+            segment.segments = segments as u16;
+        }
+    }
+}
+
+/// A packet that lies in shared memory. Its bytes may change until they are copied, so copying is all it offers.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    segments: &'a [Segment],
+}
+
+impl Packet<'_> {
+    /// Bytes of the packet, 1 to [`MAX_FRAME`].
+    #[allow(clippy::len_without_is_empty)] // A packet is never empty.
+    pub fn len(&self) -> usize {
+        self.segments.first().map_or(0, |s| usize::from(s.total))
+    }
+
+    /// Copies as much of the packet as `to` holds, and returns how many bytes that were.
+    pub fn copy_to(&self, to: &mut [u8]) -> usize {
+        let mut reader = Reader { segments: self.segments, at: 0 };
+        reader.read(to)
+    }
+}
+
+/// Reads the segments of one packet in order.
+struct Reader<'a> {
+    segments: &'a [Segment],
+    /// Bytes of the first segment that are read already.
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, to: &mut [u8]) -> usize {
+        let mut done = 0;
+        while let [segment, rest @ ..] = self.segments {
+            let room = to.get_mut(done..).unwrap_or_default();
+            let len = (usize::from(segment.len) - self.at).min(room.len());
+            // SAFETY: at + len <= segment.len, readable by the invariant of `Segment` (the queue that keeps the
+            // regions is borrowed); `room` is private memory of at least `len` bytes.
+            unsafe { copy(segment.data.add(self.at), room.as_mut_ptr(), len) };
+            done += len;
+            self.at += len;
+            if self.at < usize::from(segment.len) {
+                break;
+            }
+            self.segments = rest;
+            self.at = 0;
+        }
+        done
+    }
+}
+
+/// What became of a chain of descriptors.
+enum Chain {
+    /// Kept, in so many slots.
+    Good(usize),
+    /// Malformed; so many slots to give back. If the end is not in sight, the rest must be skipped too.
+    Bad { slots: usize, ended: bool },
+    /// Its end is not published yet.
+    Partial,
+    /// It fills the ring.
+    Endless,
+}
+
+/// A queue of packets from the peer. One owner at a time; moves to whatever thread polls it.
+#[derive(Debug)]
+pub struct RxQueue {
+    shared: Shared,
+    cursor: Cursor,
+    /// The client's buffers, to post again; a server has none.
+    buffers: Option<Buffers>,
+    snapshot: Snapshot,
+    /// Slots given back of a malformed chain whose end has not come yet; 0 if there is none.
+    skipping: usize,
+    /// The peer's index at which a chain was incomplete: no reason to look again until it moves.
+    partial: Option<u16>,
+}
+
+// SAFETY: the only member that is not Send by itself is the snapshot's pointers into the regions. They are used
+// only within `receive*`, whose `&mut self` is exclusive, and the regions belong to no thread.
+unsafe impl Send for RxQueue {}
+
+impl RxQueue {
+    pub(crate) fn new(shared: Shared, cursor: Cursor, buffers: Option<Buffers>) -> Self {
+        let empty = Segment { data: ptr::null(), len: 0, total: 0, segments: 0 };
+        let snapshot = Snapshot { segments: Box::new([empty; MAX_DESCRIPTORS]), len: 0, packets: 0 };
+        let mut queue = Self { shared, cursor, buffers, snapshot, skipping: 0, partial: None };
+        queue.shared.want_interrupts(false);
+        queue.post(0, queue.cursor.size());
+        queue.cursor.advance(&queue.shared.ring, 0);
+        queue
+    }
+
+    /// Copies up to `max` packets (at most [`MAX_BURST`]) into `sink`, and returns how many it accepted.
+    ///
+    /// Malformed packets and those without room are dropped and counted. Returns 0 if the connection is dead,
+    /// or dies by a violation of the peer.
+    #[inline]
+    pub fn receive<S: RxSink + ?Sized>(&mut self, max: usize, sink: &mut S) -> usize {
+        let (slots, mut burst) = self.snapshot(max);
+        if slots == 0 {
+            return 0;
+        }
+        let segments = self.snapshot.segments.as_slice();
+        let mut at = 0;
+        for _ in 0..self.snapshot.packets {
+            if let Some(later) = segments.get(at + AHEAD) {
+                prefetch_read(later.data);
+                prefetch_read(later.data.wrapping_add(usize::from(later.len)).wrapping_sub(1));
+            }
+            let Some(first) = segments.get(at) else { break };
+            let len = usize::from(first.total);
+            let accepted = if first.segments == 1 {
+                match sink.room(len) {
+                    Some(room) if room.len() >= len => {
+                        // SAFETY: `first` is readable for `len` bytes (invariant of `Segment`, `self.shared` is
+                        // alive), `room` is private memory of at least `len` bytes.
+                        unsafe { copy(first.data, room.as_mut_ptr(), len) };
+                        sink.accept(len);
+                        true
+                    }
+                    Some(room) => {
+                        let mut reader =
+                            Reader { segments: segments.get(at..=at).unwrap_or_default(), at: 0 };
+                        let done = reader.read(room);
+                        deliver(&mut reader, sink, len, done)
+                    }
+                    None => false,
+                }
+            } else {
+                let chain = segments.get(at..at + usize::from(first.segments)).unwrap_or_default();
+                let mut reader = Reader { segments: chain, at: 0 };
+                match sink.room(len) {
+                    Some(room) => {
+                        let done = reader.read(room);
+                        deliver(&mut reader, sink, len, done)
+                    }
+                    None => false,
+                }
+            };
+            at += usize::from(first.segments).max(1);
+            if accepted {
+                burst.packets += 1;
+                burst.bytes += len as u64;
+            } else {
+                burst.no_buffer += 1;
+            }
+        }
+        self.give_back(slots, &burst);
+        burst.packets as usize
+    }
+
+    /// Shows up to `max` packets (at most [`MAX_BURST`]) to `f`, and returns how many there were.
+    pub fn receive_with(&mut self, max: usize, mut f: impl FnMut(Packet<'_>)) -> usize {
+        let (slots, mut burst) = self.snapshot(max);
+        if slots == 0 {
+            return 0;
+        }
+        let mut segments = self.snapshot.segments.get(..self.snapshot.len).unwrap_or_default();
+        while let Some(first) = segments.first() {
+            let (packet, rest) = segments.split_at(usize::from(first.segments).clamp(1, segments.len()));
+            burst.packets += 1;
+            burst.bytes += u64::from(first.total);
+            f(Packet { segments: packet });
+            segments = rest;
+        }
+        self.give_back(slots, &burst);
+        burst.packets as usize
+    }
+
+    /// Receives one packet into each of `buffers`, and its length into the same place of `lengths`. Returns how
+    /// many came, which is at most the shorter of the two. A packet longer than its buffer is dropped and
+    /// counted in [`Counters::no_buffer`].
+    pub fn receive_into(&mut self, buffers: &mut [impl AsMut<[u8]>], lengths: &mut [usize]) -> usize {
+        struct Into<'a, B> {
+            buffers: &'a mut [B],
+            lengths: &'a mut [usize],
+            done: usize,
+        }
+        impl<B: AsMut<[u8]>> RxSink for Into<'_, B> {
+            fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+                self.buffers.get_mut(self.done).map(AsMut::as_mut).filter(|b| b.len() >= len)
+            }
+            fn accept(&mut self, len: usize) {
+                if let Some(l) = self.lengths.get_mut(self.done) {
+                    *l = len;
+                }
+                self.done += 1;
+            }
+        }
+        let max = buffers.len().min(lengths.len());
+        self.receive(max, &mut Into { buffers, lengths, done: 0 })
+    }
+
+    /// Phase one: reads and checks descriptors of up to `max` packets. Returns how many slots they and the
+    /// malformed ones take, and what was counted so far.
+    fn snapshot(&mut self, max: usize) -> (usize, Counters) {
+        let mut burst = Counters::default();
+        let max = max.min(MAX_BURST);
+        self.snapshot.len = 0;
+        self.snapshot.packets = 0;
+        if max == 0 || !self.shared.link.alive() {
+            return (0, burst);
+        }
+        let Ok(available) = self.cursor.available(&self.shared.ring, max as u16) else {
+            self.shared.impossible_index();
+            return (0, burst);
+        };
+        let limit = usize::from(available).min(MAX_DESCRIPTORS);
+        let mut slot = 0;
+        self.partial = None;
+        while slot < limit && self.snapshot.packets < max {
+            let d = self.descriptor(slot);
+            if d.flags & DESC_FLAG_NEXT == 0 && self.skipping == 0 {
+                slot += 1;
+                if self.snapshot.push(&self.shared, d) {
+                    self.snapshot.packets += 1;
+                } else {
+                    burst.bad_descriptor += 1;
+                }
+                continue;
+            }
+            if self.skipping != 0 {
+                slot += 1;
+                self.skipping += 1;
+                if d.flags & DESC_FLAG_NEXT == 0 {
+                    self.skipping = 0;
+                } else if self.skipping >= usize::from(self.cursor.size()) {
+                    self.shared.endless_chain();
+                    return (0, burst);
+                }
+                continue;
+            }
+            match self.chain(d, slot, limit) {
+                Chain::Good(slots) => {
+                    slot += slots;
+                    self.snapshot.packets += 1;
+                }
+                Chain::Bad { slots, ended } => {
+                    slot += slots;
+                    burst.bad_descriptor += 1;
+                    self.skipping = if ended { 0 } else { slots };
+                }
+                Chain::Partial => {
+                    // Complete but for the bound on descriptors: the next call goes on from here.
+                    if limit == usize::from(available) {
+                        self.partial = Some(self.cursor.limit());
+                    }
+                    break;
+                }
+                Chain::Endless => {
+                    self.shared.endless_chain();
+                    return (0, burst);
+                }
+            }
+        }
+        (slot, burst)
+    }
+
+    #[inline(always)]
+    fn descriptor(&self, slot: usize) -> Descriptor {
+        self.shared.ring.descriptor(self.cursor.position().wrapping_add(slot as u16))
+    }
+
+    /// Reads a packet of several descriptors, the first of which is `d` in `slot`.
+    #[inline(never)]
+    fn chain(&mut self, mut d: Descriptor, slot: usize, limit: usize) -> Chain {
+        let first = self.snapshot.len;
+        let (mut total, mut slots, mut good) = (0u32, 0, true);
+        loop {
+            slots += 1;
+            total = d.length.saturating_add(total);
+            good = good
+                && slots <= MAX_SEGMENTS
+                && total as usize <= MAX_FRAME
+                && self.snapshot.push(&self.shared, d);
+            let ended = d.flags & DESC_FLAG_NEXT == 0;
+            if ended && good {
+                self.snapshot.set_first(first, total as usize, slots);
+                return Chain::Good(slots);
+            }
+            if ended || slot + slots >= limit {
+                self.snapshot.len = first;
+                return if !ended && slots >= usize::from(self.cursor.size()) {
+                    Chain::Endless
+                } else if !ended && good && slots < MAX_SEGMENTS {
+                    Chain::Partial
+                } else {
+                    Chain::Bad { slots, ended }
+                };
+            }
+            d = self.descriptor(slot + slots);
+        }
+    }
+
+    /// Returns the slots of a burst to the peer.
+    #[inline]
+    fn give_back(&mut self, slots: usize, burst: &Counters) {
+        // At most MAX_DESCRIPTORS.
+        let slots = slots as u16;
+        self.post(self.cursor.position(), slots);
+        self.cursor.advance(&self.shared.ring, slots);
+        self.shared.counters.add(burst);
+    }
+
+    /// A client's half of returning slots: describes the empty buffers again.
+    #[inline]
+    fn post(&self, from: u16, slots: u16) {
+        let Some(buffers) = &self.buffers else { return };
+        for i in 0..slots {
+            let index = from.wrapping_add(i);
+            let offset = buffers.offset(self.shared.ring.slot(index));
+            self.shared
+                .ring
+                .set_descriptor(index, Descriptor { flags: 0, region: 0, length: buffers.size, offset });
+        }
+    }
+
+    /// Whether the peer published packets that were not received yet.
+    ///
+    /// To sleep without missing any: `set_interrupt_mode(true)`, then `has_work()`; sleep on [`RxQueue::fd`] only
+    /// if it says no. Also true when the peer's index makes no sense, so that the next receive finds out.
+    pub fn has_work(&self) -> bool {
+        self.shared.link.alive() && self.cursor.pending(&self.shared.ring, self.partial)
+    }
+
+    /// Asks the peer to interrupt (`true`) or not to (`false`, the state of a new queue). A hint only: the peer
+    /// can ignore it, and can clear it, so look now and then all the same.
+    pub fn set_interrupt_mode(&mut self, on: bool) {
+        self.shared.want_interrupts(on);
+    }
+
+    /// The eventfd that becomes readable by an interrupt. Shared with the peer: never read it in a way that
+    /// can block; [`RxQueue::drain_fd`] does it right.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.shared.event()
+    }
+
+    /// Clears the interrupt. Never blocks. True if there was one.
+    pub fn drain_fd(&mut self) -> bool {
+        let taken = self.shared.drain();
+        self.shared.counters.add(&Counters { interrupts: taken.into(), ..Counters::default() });
+        taken
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Counters of this queue.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.read()
+    }
+
+    /// The ring as it is now.
+    pub fn ring_state(&self) -> RingState {
+        self.shared.state()
+    }
+
+    /// Whether the connection is up: not closed by the control side, and without a violation.
+    pub fn is_alive(&self) -> bool {
+        self.shared.link.alive()
+    }
+}
+
+/// The rest of a packet of `len` bytes, of which `done` are copied, into as much more room as it takes. False if
+/// the sink gave up.
+#[cold]
+fn deliver<S: RxSink + ?Sized>(reader: &mut Reader<'_>, sink: &mut S, len: usize, mut done: usize) -> bool {
+    while done < len {
+        let copied = match sink.more(len - done) {
+            Some(room) => reader.read(room),
+            None => 0,
+        };
+        if copied == 0 {
+            sink.reject();
+            return false;
+        }
+        done += copied;
+    }
+    sink.accept(len);
+    true
+}

@@ -1,0 +1,202 @@
+//! The handshake between honest peers, and what it refuses from mistaken ones.
+
+use super::*;
+use crate::{CloseReason, Error, HandshakeError, Mode, Secret};
+
+#[test]
+fn both_learn_about_each_other() {
+    let mut listener = Listener::bind(
+        ListenerConfig { app_name: "the-server".into(), ..ListenerConfig::new(address()) },
+        Instant::now(),
+    )
+    .unwrap();
+    let secret = Secret::new(b"psst").unwrap();
+    listener
+        .add(InterfaceConfig { mode: Mode::Ip, secret: Some(secret), ..InterfaceConfig::new(7, "memif0/7") })
+        .unwrap();
+    let client = ClientConfig {
+        id: 7,
+        mode: Mode::Ip,
+        secret: Some(secret),
+        name: "eth0".into(),
+        app_name: "the-client".into(),
+        rx_queues: 2,
+        tx_queues: 3,
+        ..config(&listener)
+    };
+    let client = Client::connect(client, Instant::now()).unwrap();
+    let mut l = run(&mut listener, client);
+    for (info, interface, app) in
+        [(&l.server.info, "eth0", "the-client"), (&l.client.info, "memif0/7", "the-server")]
+    {
+        assert_eq!((info.id, info.mode), (7, Mode::Ip));
+        assert_eq!((info.remote_interface.as_str(), info.remote_app.as_str()), (interface, app));
+        assert_eq!(info.peer.unwrap().pid, std::process::id() as i32);
+    }
+    assert_eq!(l.server.info.region_sizes, l.client.info.region_sizes);
+    assert_eq!((l.server.rx.len(), l.server.tx.len()), (3, 2));
+    assert_eq!(listener.interfaces().collect::<Vec<_>>(), [(7, true)]);
+
+    assert_eq!((l.server.control.process(), l.client.control.process()), (None, None));
+    l.client.control.disconnect("going home");
+    l.client.control.disconnect("again");
+    assert_eq!(l.client.control.process(), Some(&CloseReason::Local { reason: "going home".into() }));
+    let want = CloseReason::Remote { code: 0, reason: "going home".into() };
+    assert_eq!(l.server.control.process(), Some(&want));
+    assert_eq!(listener.interfaces().collect::<Vec<_>>(), [(7, false)]);
+}
+
+#[test]
+fn a_client_takes_what_the_server_grants() {
+    let mut config_ = ListenerConfig::new(address());
+    config_.limits.max_rings = 2;
+    config_.limits.max_log2_ring_size = 6;
+    let mut listener = Listener::bind(config_, Instant::now()).unwrap();
+    listener.add(InterfaceConfig::new(0, "x")).unwrap();
+    let mut wish = config(&listener);
+    (wish.rx_queues, wish.tx_queues) = (4, 1);
+    let l = {
+        let client = Client::connect(wish, Instant::now()).unwrap();
+        run(&mut listener, client)
+    };
+    assert_eq!((l.client.rx.len(), l.client.tx.len()), (2, 1));
+    assert_eq!(l.client.rx[0].ring_state().size, 64);
+}
+
+/// Runs a handshake that must fail at both ends; returns both errors.
+fn fails(listener: &mut Listener, client: ClientConfig) -> (HandshakeError, Error) {
+    let mut client = Client::connect(client, Instant::now()).unwrap();
+    let limit = Instant::now() + Duration::from_secs(10);
+    let (mut at_server, mut at_client) = (None, None);
+    while at_server.is_none() || at_client.is_none() {
+        assert!(Instant::now() < limit);
+        for event in listener.process(Instant::now()) {
+            match event {
+                ServerEvent::Failed { error, .. } => at_server = Some(error),
+                other => panic!("{other:?}"),
+            }
+        }
+        if at_client.is_none() {
+            at_client = client.process(Instant::now()).err();
+        }
+    }
+    (at_server.unwrap(), at_client.unwrap())
+}
+
+#[test]
+fn mistaken_clients_are_told_why() {
+    let mut listener = listener();
+    let secret = Some(Secret::new(b"right").unwrap());
+    listener.add(InterfaceConfig { secret, ..InterfaceConfig::new(1, "secret") }).unwrap();
+    listener.add(InterfaceConfig { max_queues: 1, ..InterfaceConfig::new(2, "narrow") }).unwrap();
+    let base = config(&listener);
+    let mut check = |client: ClientConfig, want: &str| {
+        let (at_server, at_client) = fails(&mut listener, client);
+        assert_eq!(at_server.to_string(), want);
+        assert!(
+            matches!(&at_client, Error::Handshake(HandshakeError::Disconnected { reason, .. }) if reason == want),
+            "{at_client:?}"
+        );
+    };
+    check(ClientConfig { id: 9, ..base.clone() }, "no interface with id 9 on this socket");
+    check(ClientConfig { mode: Mode::Ip, ..base.clone() }, "interface mode 1 does not match");
+    check(ClientConfig { id: 1, ..base.clone() }, "a secret is required");
+    let wrong = Some(Secret::new(b"wrong").unwrap());
+    check(ClientConfig { id: 1, secret: wrong, ..base.clone() }, "incorrect secret");
+    let wide = ClientConfig { id: 2, rx_queues: 2, ..base.clone() };
+    check(wide, "too many rings: the limit is 1 each way");
+    let huge = ClientConfig { log2_ring_size: 14, buffer_size: 9216, ..base.clone() };
+    let (at_server, _) = fails(&mut listener, huge);
+    assert!(at_server.to_string().contains("the limit is 67108864"), "{at_server}");
+
+    // An unneeded secret is no mistake.
+    let client = Client::connect(ClientConfig { secret: wrong, ..base.clone() }, Instant::now()).unwrap();
+    let first = run(&mut listener, client);
+    let (at_server, _) = fails(&mut listener, base.clone());
+    assert!(matches!(at_server, HandshakeError::IdInUse(0)));
+    drop(first.client);
+    let (at_server, _) = fails(&mut listener, base.clone());
+    assert!(matches!(at_server, HandshakeError::IdInUse(0)), "held until the server lets go");
+    drop(first.server);
+    let client = Client::connect(base, Instant::now()).unwrap();
+    run(&mut listener, client);
+}
+
+#[test]
+fn registrations() {
+    let mut listener = listener();
+    assert!(matches!(listener.add(InterfaceConfig::new(0, "x")), Err(crate::ConfigError::DuplicateId(0))));
+    let punt = InterfaceConfig { mode: Mode::PuntInject, ..InterfaceConfig::new(1, "x") };
+    assert!(matches!(listener.add(punt), Err(crate::ConfigError::Mode)));
+    let client = Client::connect(config(&listener), Instant::now()).unwrap();
+    let mut l = run(&mut listener, client);
+    assert!(listener.remove(0) && !listener.remove(0));
+    assert_eq!(l.server.control.process(), None, "a connection that is up stays");
+    let (at_server, _) = {
+        let config = config(&listener);
+        fails(&mut listener, config)
+    };
+    assert!(matches!(at_server, HandshakeError::UnknownId(0)));
+}
+
+#[test]
+fn users_can_be_refused() {
+    let config_ = ListenerConfig { allowed_uids: vec![123_456_789], ..ListenerConfig::new(address()) };
+    let mut listener = Listener::bind(config_, Instant::now()).unwrap();
+    listener.add(InterfaceConfig::new(0, "x")).unwrap();
+    let mut client = Client::connect(config(&listener), Instant::now()).unwrap();
+    let events = listener.process(Instant::now());
+    assert!(
+        matches!(events[..], [ServerEvent::Failed { error: HandshakeError::UserNotAllowed(_), .. }]),
+        "{events:?}"
+    );
+    assert!(client.process(Instant::now()).is_err());
+}
+
+#[test]
+fn a_client_gives_up_in_time() {
+    let listener = listener();
+    let start = Instant::now();
+    let mut client = Client::connect(config(&listener), start).unwrap();
+    assert_eq!(client.deadline(), start + Duration::from_secs(1));
+    assert!(client.process(start + Duration::from_millis(999)).unwrap().is_none());
+    let late = client.process(client.deadline());
+    assert!(matches!(late, Err(Error::Handshake(HandshakeError::Timeout))), "{late:?}");
+}
+
+#[test]
+fn a_dead_peer_is_noticed() {
+    let mut l = link(|_| {});
+    // As a crash: the socket is closed without a word.
+    rustix::net::shutdown(l.client.control.fd(), rustix::net::Shutdown::Both).unwrap();
+    assert_eq!(l.server.control.process(), Some(&CloseReason::RemoteClosed));
+    assert!(!l.server.rx[0].is_alive());
+}
+
+#[test]
+fn socket_files_and_many_clients() {
+    let dir = std::env::temp_dir().join(format!("memif-many-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let address = Address::Path(dir.join("memif.sock"));
+    let mut listener = Listener::bind(ListenerConfig::new(address), Instant::now()).unwrap();
+    let mut links = Vec::new();
+    for id in 0..40 {
+        listener.add(InterfaceConfig::new(id, format!("memif0/{id}"))).unwrap();
+    }
+    for id in 0..40 {
+        let mut client = ClientConfig { id, log2_ring_size: 4, ..config(&listener) };
+        client.buffer_size = 256;
+        // More than the accepts that are allowed at once: the listener earns the rest with time.
+        let client = Client::connect(client, Instant::now()).unwrap();
+        links.push(run(&mut listener, client));
+    }
+    for (id, l) in links.iter_mut().enumerate() {
+        send(&mut l.client.tx[0], &[bytes(id, 60)]);
+    }
+    for (id, l) in links.iter_mut().enumerate() {
+        assert_eq!(drain(&mut l.server.rx[0]), [bytes(id, 60)]);
+    }
+    drop(listener);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "the socket file is gone");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
