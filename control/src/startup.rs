@@ -16,8 +16,8 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-use words::{Reader, Word};
 pub use words::{ConfigError, Position, Warning};
+use words::{Reader, Word};
 
 /// All of a configuration that wharf uses. What was not given is `None`, `false` or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,13 +131,41 @@ pub enum SocketName {
 }
 
 const UNIX: &[&str] = &[
-    "nodaemon", "interactive", "nosyslog", "full-coredump", "cli-no-banner", "cli-no-pager", "cli-listen", "log",
-    "exec", "startup-config", "runtime-dir", "pidfile", "gid", "cli-prompt", "poll-sleep-usec", "nocolor",
-    "nobanner", "use-current-dir", "cli-line-mode", "coredump-size", "cli-history-limit", "cli-pager-buffer-limit",
+    "nodaemon",
+    "interactive",
+    "nosyslog",
+    "full-coredump",
+    "cli-no-banner",
+    "cli-no-pager",
+    "cli-listen",
+    "log",
+    "exec",
+    "startup-config",
+    "runtime-dir",
+    "pidfile",
+    "gid",
+    "cli-prompt",
+    "poll-sleep-usec",
+    "nocolor",
+    "nobanner",
+    "use-current-dir",
+    "cli-line-mode",
+    "coredump-size",
+    "cli-history-limit",
+    "cli-pager-buffer-limit",
 ];
 const CPU: &[&str] = &[
-    "main-core", "corelist-workers", "coremask-workers", "workers", "skip-cores", "thread-prefix", "relative",
-    "use-pthreads", "scheduler-policy", "scheduler-priority", "numa-heap-size",
+    "main-core",
+    "corelist-workers",
+    "coremask-workers",
+    "workers",
+    "skip-cores",
+    "thread-prefix",
+    "relative",
+    "use-pthreads",
+    "scheduler-policy",
+    "scheduler-priority",
+    "numa-heap-size",
 ];
 const BUFFERS: &[&str] = &["buffers-per-numa", "limit", "page-size", "default", "layout", "numa"];
 const INTERFACE: &[&str] = &["default-rx-mode"];
@@ -464,7 +492,7 @@ impl fmt::Display for StartupConfig {
             ("full-coredump", unix.full_coredump),
             ("cli-no-banner", unix.cli_no_banner),
             ("cli-no-pager", unix.cli_no_pager),
-            ] {
+        ] {
             stanza.flag(key, set);
         }
         for (key, path) in [
@@ -493,20 +521,26 @@ impl fmt::Display for StartupConfig {
         let mut stanza = Stanza::new("buffers");
         stanza.value("buffers-per-numa", self.buffers.buffers_per_numa);
         stanza.value("limit", self.buffers.limit);
-        stanza.value("page-size", self.buffers.page_size.map(|size| match size {
-            PageSize::Default => "default".to_string(),
-            PageSize::DefaultHuge => "default-hugepage".to_string(),
-            PageSize::Bytes(bytes) => bytes.to_string(),
-        }));
+        stanza.value(
+            "page-size",
+            self.buffers.page_size.map(|size| match size {
+                PageSize::Default => "default".to_string(),
+                PageSize::DefaultHuge => "default-hugepage".to_string(),
+                PageSize::Bytes(bytes) => bytes.to_string(),
+            }),
+        );
         stanza.value("default data-size", self.buffers.data_size);
         stanza.finish(f)?;
 
         let mut stanza = Stanza::new("interface");
-        stanza.value("default-rx-mode", self.default_rx_mode.map(|mode| match mode {
-            RxMode::Polling => "polling",
-            RxMode::Interrupt => "interrupt",
-            RxMode::Adaptive => "adaptive",
-        }));
+        stanza.value(
+            "default-rx-mode",
+            self.default_rx_mode.map(|mode| match mode {
+                RxMode::Polling => "polling",
+                RxMode::Interrupt => "interrupt",
+                RxMode::Adaptive => "adaptive",
+            }),
+        );
         stanza.finish(f)?;
 
         for (name, socket) in [("socksvr", &self.socksvr), ("statseg", &self.statseg)] {

@@ -1,3 +1,5 @@
 //! Device drivers of wharf.
 
 pub mod af_xdp;
+pub mod memif;
+pub mod pg;

@@ -22,6 +22,7 @@ pub mod ring;
 mod sync;
 pub mod testing;
 pub mod trace;
+pub mod wake;
 pub mod worker;
 
 mod index;

@@ -111,19 +111,22 @@ impl Region {
         let fd = rustix::fs::memfd_create("wharf-buffers", flags)?;
         rustix::fs::ftruncate(&fd, len as u64)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let map = |at: *mut c_void, flags| {
+            // SAFETY: without MAP_FIXED the kernel finds a place of its own; with it, the caller below names one in our
+            // reservation.
+            unsafe { rustix::mm::mmap(at, len, ProtFlags::READ | ProtFlags::WRITE, flags, &fd, 0) }
+        };
+        // A failed MAP_FIXED leaves a hole where the reservation was. So the pages are first claimed at another
+        // place: they then belong to the file, and the second mapping has nothing left to fail for.
+        let probe = map(ptr::null_mut(), MapFlags::SHARED | MapFlags::POPULATE)?;
         let at = self.base.wrapping_add(self.committed).cast::<c_void>();
-        // SAFETY: [at, at + len) lies in our reservation (checked against `limit` by the caller) and past
-        // everything committed, so no live data is replaced.
-        unsafe {
-            rustix::mm::mmap(
-                at,
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE,
-                &fd,
-                0,
-            )?;
-        }
+        // [at, at + len) lies in our reservation (checked against `limit` by the caller) and past everything
+        // committed, so no live data is replaced.
+        let mapped = map(at, MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE);
+        // SAFETY: the probe was mapped above and nothing points into it.
+        let unmapped = unsafe { rustix::mm::munmap(probe, len) };
+        debug_assert!(unmapped.is_ok());
+        mapped?;
         self.committed += len;
         self.huge_chunks += usize::from(huge);
         self.chunks.push(fd);

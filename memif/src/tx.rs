@@ -103,7 +103,8 @@ impl TxQueue {
     /// sent, or lost for a reason that is counted. What is left found the ring full ([`Counters::ring_full`])
     /// and may be offered again. Returns 0 if the connection is dead, or dies by a violation of the peer.
     ///
-    /// The peer sees the packets at once, but sleeps on unless you [`TxQueue::kick`] it.
+    /// The peer sees the packets at once, but sleeps on unless you [`TxQueue::kick`] it. A server finds the ring
+    /// full until the client has posted its first buffers, shortly after the connection is up.
     #[inline]
     pub fn transmit<S: TxSource + ?Sized>(&mut self, source: &S) -> usize {
         let mut burst = Counters::default();

@@ -1,4 +1,13 @@
 //! The packet nodes of wharf, a folder per protocol family, over the packet headers in [`wire`].
 #![forbid(unsafe_code)]
 
+pub mod arp;
+pub mod ethernet;
+pub mod event;
+pub mod interface;
+pub mod ip4;
+pub mod l2;
+mod list;
 pub mod wire;
+
+pub use list::nodes;

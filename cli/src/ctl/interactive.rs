@@ -31,7 +31,12 @@ struct Asker(Rc<RefCell<Client>>);
 impl Completer for Asker {
     type Candidate = String;
 
-    fn complete(&self, line: &str, cursor: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
         // A server that has gone is reported by the next command.
         let Ok(found) = self.0.borrow_mut().complete(line, cursor) else { return Ok((cursor, Vec::new())) };
         let mut words: Vec<String> = found.words().map(str::to_string).collect();
@@ -137,7 +142,8 @@ fn terminal(error: ReadlineError) -> Failure {
 fn history() -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).and_then(absolute);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")).and_then(absolute);
+    let home =
+        || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")).and_then(absolute);
     let directory = state.or_else(home)?.join("wharf");
     DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
     Some(directory.join("history"))

@@ -48,7 +48,9 @@ impl<C: Names> Registry<C> {
             cursor -= 1;
         }
         let line = &line[..cursor];
-        let Ok(mut tokens) = tokenize(line) else { return Completion { start: cursor, ..Completion::default() } };
+        let Ok(mut tokens) = tokenize(line) else {
+            return Completion { start: cursor, ..Completion::default() };
+        };
         let partial = match line.ends_with(char::is_whitespace) {
             true => None,
             false => tokens.pop(),
@@ -99,9 +101,8 @@ fn candidates<C>(
     names: &dyn Names,
     found: &mut Completion,
 ) {
-    let help_for = |name: &str| {
-        entry.command.arguments.iter().find(|(known, _)| *known == name).map(|(_, help)| *help)
-    };
+    let help_for =
+        |name: &str| entry.command.arguments.iter().find(|(known, _)| *known == name).map(|(_, help)| *help);
     match expected {
         Expected::Keyword { word, group } => {
             if word.starts_with(partial) {
@@ -121,7 +122,10 @@ fn candidates<C>(
             if known.is_empty() || (partial.is_empty() && known.len() > 64) {
                 found.add(&format!("<{}>", parameter.name), &help, false);
             }
-            known.iter().filter(|name| name.starts_with(partial)).for_each(|name| found.add(name, &help, true));
+            known
+                .iter()
+                .filter(|name| name.starts_with(partial))
+                .for_each(|name| found.add(name, &help, true));
         }
     }
 }

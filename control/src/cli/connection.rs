@@ -14,6 +14,9 @@ use super::token::is_comment;
 const WELCOME_AFTER: Duration = Duration::from_secs(1);
 /// vppctl passes on its input as it comes; what has no newline after this time is a line nonetheless.
 const LINE_AFTER: Duration = Duration::from_millis(250);
+/// At the first acknowledgement after the end of its input vppctl quits, and one that comes before that end
+/// leaves it waiting for ever. So an acknowledgement waits this long for more input.
+const ACK_AFTER: Duration = Duration::from_millis(2);
 /// How long a client may leave its output unread.
 const UNREAD_FOR: Duration = Duration::from_secs(30);
 
@@ -28,6 +31,7 @@ pub(crate) fn serve(stream: &UnixStream, executor: &dyn Executor, config: &Serve
         decoder: Decoder::new(),
         request: Vec::new(),
         open_braces: 0,
+        acks: 0,
         editor: Editor::default(),
     };
     connection.send(&telnet::OPTIONS)?;
@@ -36,12 +40,13 @@ pub(crate) fn serve(stream: &UnixStream, executor: &dyn Executor, config: &Serve
         let wait = match connection.terminal {
             None => Some(WELCOME_AFTER),
             Some(Terminal::Vppctl) if !connection.request.is_empty() => Some(LINE_AFTER),
+            Some(Terminal::Vppctl) if connection.acks > 0 => Some(ACK_AFTER),
             Some(_) => None,
         };
         stream.set_read_timeout(wait)?;
         let mut reader = stream;
         let read = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return connection.idle().map(|_| ()),
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -70,6 +75,8 @@ struct Connection<'a> {
     /// Line mode: what came so far.
     request: Vec<u8>,
     open_braces: i64,
+    /// How many acknowledgements vppctl is owed.
+    acks: usize,
     editor: Editor,
 }
 
@@ -84,13 +91,22 @@ impl Connection<'_> {
         self.send(text.as_bytes())
     }
 
-    /// The functions below return whether the session goes on.
+    /// Nothing comes, for now or for ever. This function and those below return whether the session goes on.
     fn idle(&mut self) -> io::Result<bool> {
         match self.terminal {
             None => self.welcome().map(|()| true),
-            Some(Terminal::Vppctl) => self.request(),
+            Some(Terminal::Vppctl) => {
+                let goes_on = self.request.is_empty() || self.request()?;
+                self.acknowledge()?;
+                Ok(goes_on)
+            }
             Some(_) => Ok(true),
         }
+    }
+
+    fn acknowledge(&mut self) -> io::Result<()> {
+        let acks = vec![ACK; std::mem::take(&mut self.acks)];
+        self.send(&acks)
     }
 
     fn byte(&mut self, byte: u8) -> io::Result<bool> {
@@ -131,12 +147,13 @@ impl Connection<'_> {
         if self.request.len() >= MAX_REQUEST {
             let error = format!("request longer than {MAX_REQUEST} bytes");
             self.reply(Outcome { text: String::new(), error: Some(error) }, Vec::new())?;
-            return Ok(false);
+            return self.acknowledge().map(|()| false);
         }
         let ends = match (self.terminal, byte) {
             (Some(Terminal::Wharfctl), 0) => true,
-            // vppctl sends a NUL behind its command's newline; it also ends a block that is still open.
-            (_, 0) if self.request.is_empty() => return Ok(true),
+            // vppctl sends a NUL behind the newline of its one command, and after that waits for us.
+            (_, 0) if self.request.is_empty() => return self.acknowledge().map(|()| true),
+            // Also when that left a block open.
             (_, 0) => true,
             (Some(Terminal::Vppctl), b'\n') => {
                 self.open_braces <= 0 || std::str::from_utf8(&self.request).is_ok_and(is_comment)
@@ -159,15 +176,16 @@ impl Connection<'_> {
     fn request(&mut self) -> io::Result<bool> {
         let request = std::mem::take(&mut self.request);
         self.open_braces = 0;
-        let line = String::from_utf8_lossy(&request);
-        let line = line.trim();
-        if is_quit(line) {
-            return Ok(false);
-        }
+        let text = String::from_utf8_lossy(&request);
         let terminal = self.terminal.unwrap_or(Terminal::Vppctl);
-        if let (Terminal::Wharfctl, Some(rest)) = (terminal, line.strip_prefix(telnet::COMPLETE)) {
+        // Untrimmed: a blank before the cursor says that the word is complete.
+        if let (Terminal::Wharfctl, Some(rest)) = (terminal, text.strip_prefix(telnet::COMPLETE)) {
             let outcome = self.complete_request(rest);
             return self.reply(outcome, Vec::new()).map(|()| true);
+        }
+        let line = text.trim();
+        if is_quit(line) {
+            return Ok(false);
         }
         let (outcome, owed) = self.execute(line, terminal);
         self.reply(outcome, owed).map(|()| true)
@@ -207,7 +225,11 @@ impl Connection<'_> {
             }
             push_lines(&mut reply, error.bytes().filter(|byte| !is_mark(*byte)));
         }
-        reply.push(ACK);
+        if marks {
+            reply.push(ACK);
+        } else {
+            self.acks += 1;
+        }
         self.send(&reply)
     }
 

@@ -11,7 +11,10 @@ use super::value::{Names, Type, Value};
 #[derive(Debug)]
 pub(crate) enum Expected<'a> {
     /// A keyword, with the whole group that it begins.
-    Keyword { word: &'a str, group: &'a str },
+    Keyword {
+        word: &'a str,
+        group: &'a str,
+    },
     Parameter(&'a Parameter),
 }
 
@@ -214,9 +217,10 @@ impl<'a> Matcher<'a> {
                 (!token.text.is_empty() && word.starts_with(&token.text)).then_some(Fit::KeywordPrefix)
             }
             Body::Parameter(parameter) if parameter.kind == Type::Line => Some(Fit::Free),
-            Body::Parameter(parameter) => parameter.kind.parse(token, self.names).map(|_| {
-                if parameter.kind.is_free() { Fit::Free } else { Fit::Typed }
-            }),
+            Body::Parameter(parameter) => parameter
+                .kind
+                .parse(token, self.names)
+                .map(|_| if parameter.kind.is_free() { Fit::Free } else { Fit::Typed }),
             Body::Choice(alternatives) => {
                 alternatives.iter().filter_map(|sequence| self.fit_sequence(sequence, token)).min()
             }
@@ -250,11 +254,7 @@ impl<'a> Matcher<'a> {
     }
 
     /// Refuses an abbreviation that several of these groups' keywords begin with.
-    fn check_unique(
-        &self,
-        groups: impl Iterator<Item = &'a Group>,
-        token: &Token,
-    ) -> Result<(), CliError> {
+    fn check_unique(&self, groups: impl Iterator<Item = &'a Group>, token: &Token) -> Result<(), CliError> {
         let mut possible = Vec::new();
         groups.for_each(|group| expect(group, &mut possible));
         let mut words: Vec<&str> = possible

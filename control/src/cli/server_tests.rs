@@ -65,7 +65,8 @@ impl Executor for Double {
         let start = typed.rfind(' ').map_or(0, |at| at + 1);
         let words = ["show", "shutdown", "version"];
         let matching = words.iter().filter(|word| word.starts_with(typed.get(start..).unwrap_or_default()));
-        let candidate = |word: &&str| Candidate { text: word.to_string(), help: "a word".into(), literal: true };
+        let candidate =
+            |word: &&str| Candidate { text: word.to_string(), help: "a word".into(), literal: true };
         Completion { start, candidates: matching.map(candidate).collect() }
     }
 }
@@ -183,14 +184,20 @@ fn vppctl_passes_a_script_with_a_block_and_without_a_last_newline() {
     let lab = Lab::new();
     let mut client = lab.client_of_type("vppctl");
     client.send(b"show version\r\n\ncomment {\npg {\n x\n}\nshow version");
-    client.expect(b"wharf v0\n\0\0");
-    client.expect(b"unknown input `9'\n\0");
-    client.expect(b"unknown input `9'\n\0");
-    client.expect(b"wharf v0\n\0");
+    // The acknowledgements wait until the last line is known to be whole, or vppctl's quit would join it.
+    client.expect(b"wharf v0\n");
+    client.expect(b"unknown input `9'\n");
+    client.expect(b"unknown input `9'\n");
+    client.expect(b"wharf v0\n\0\0\0\0\0");
     assert_eq!(lab.lines(), ["show version", "comment {", "pg {\n x\n}", "show version"]);
     // A block that stays open ends with the NUL of the command.
     client.send(b"pg {\n\0show version\n\0");
-    client.expect(b"unknown input `4'\n\0wharf v0\n\0");
+    client.expect(b"unknown input `4'\nwharf v0\n\0\0");
+    // One that half-closes has said all.
+    client.send(b"show version");
+    client.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    client.expect(b"wharf v0\n\0");
+    client.expect_end();
 }
 
 #[test]
@@ -209,6 +216,9 @@ fn wharfctl_learns_of_failure_and_progress() {
     client.send(b"__complete 2 sh\0");
     let found: Completion = serde_json::from_str(client.until(b"\0").trim_end_matches('\0')).unwrap();
     assert_eq!(found.words().collect::<Vec<_>>(), ["show", "shutdown"]);
+    client.send(b"__complete 5 show \0");
+    let found: Completion = serde_json::from_str(client.until(b"\0").trim_end_matches('\0')).unwrap();
+    assert_eq!((found.start, found.candidates.len()), (5, 3));
     client.send(b"__complete x\0");
     client.expect(&[&[FAILED], &b"no cursor\n"[..], &[ACK]].concat());
     assert_eq!(lab.lines(), ["fail", "show version", "long", "marks"]);

@@ -226,9 +226,7 @@ mod tests {
         let names: Vec<&str> = syntax.names.iter().map(|name| &**name).collect();
         assert_eq!(
             names,
-            [
-                "id", "socket-id", "master", "slave", "rx-queues", "via", "next-hop", "interface", "drop"
-            ]
+            ["id", "socket-id", "master", "slave", "rx-queues", "via", "next-hop", "interface", "drop"]
         );
         let texts: Vec<&str> = syntax.root.groups.iter().map(|group| group.text.as_str()).collect();
         assert_eq!(

@@ -77,7 +77,14 @@ mod tests {
     #[test]
     fn cut_and_padded() {
         let mut text = String::new();
-        Row::new(&mut text).centre(8, "Learn-count").text("|").left(4, "ab").text("|").right(4, 7).text("|").end();
+        Row::new(&mut text)
+            .centre(8, "Learn-count")
+            .text("|")
+            .left(4, "ab")
+            .text("|")
+            .right(4, 7)
+            .text("|")
+            .end();
         assert_eq!(text, "Learn-co|ab  |   7|\n");
     }
 }

@@ -35,8 +35,8 @@ const SEND: u8 = 1;
 /// What the server sends first, in one write: vppctl reads 100 bytes at a time and does not expect a
 /// command to be split.
 pub const OPTIONS: [u8; 36] = [
-    IAC, WONT, LINEMODE, IAC, DONT, LINEMODE, IAC, WILL, SGA, IAC, DO, SGA, IAC, WILL, ECHO, IAC, DONT, ECHO, IAC,
-    DO, TTYPE, IAC, SB, TTYPE, SEND, IAC, SE, IAC, DO, NAWS, IAC, SB, NAWS, SEND, IAC, SE,
+    IAC, WONT, LINEMODE, IAC, DONT, LINEMODE, IAC, WILL, SGA, IAC, DO, SGA, IAC, WILL, ECHO, IAC, DONT, ECHO,
+    IAC, DO, TTYPE, IAC, SB, TTYPE, SEND, IAC, SE, IAC, DO, NAWS, IAC, SB, NAWS, SEND, IAC, SE,
 ];
 
 /// The terminal type of vppctl when it runs one command.

@@ -58,7 +58,12 @@ fn routes(lab: &mut Lab, args: &Args, _: &mut Output<'_>) -> Result<(), CliError
     for via in args.turns() {
         let next_hop = via.opt::<std::net::IpAddr>("next-hop")?;
         let weight = via.opt::<u8>("weight")?.unwrap_or(1);
-        lab.ran.push(format!("{}/{} {next_hop:?} {:?} {weight}", prefix.addr, prefix.len, via.opt_interface("interface")?));
+        lab.ran.push(format!(
+            "{}/{} {next_hop:?} {:?} {weight}",
+            prefix.addr,
+            prefix.len,
+            via.opt_interface("interface")?
+        ));
     }
     Ok(())
 }
@@ -172,28 +177,64 @@ fn errors_say_what_and_where() {
         ("s", "`s' is ambiguous: set, show"),
         ("set interface", "set interface: incomplete, next: ip, l2, mtu, state"),
         ("create interface memif id 0 foo", "create interface memif: unknown input `foo' (word 6)"),
-        ("create interface memif foo", "create interface memif: unknown input `foo' (word 4), expected id <n>"),
+        (
+            "create interface memif foo",
+            "create interface memif: unknown input `foo' (word 4), expected id <n>",
+        ),
         ("create interface memif slave", "create interface memif: missing id <n>"),
-        ("create interface memif id", "create interface memif: missing <id>, which must be a number from 0 to 4294967295"),
+        (
+            "create interface memif id",
+            "create interface memif: missing <id>, which must be a number from 0 to 4294967295",
+        ),
         ("create interface memif id 1 id 2", "create interface memif: `id' given twice (word 6)"),
-        ("create interface memif id x", "create interface memif: <id> must be a number from 0 to 4294967295, got `x' (word 5)"),
-        ("create interface memif id 1 s", "create interface memif: `s' is ambiguous (word 6): secret, slave, socket-id"),
-        ("create interface memif id 1 master slave", "create interface memif: unknown input `slave' (word 7)"),
-        ("create interface memif id 1 mode ethernet", "create interface memif: unknown input `ethernet' (word 7), expected ip"),
-        ("create interface memif id 1 ring-size 100", "create interface memif: ring-size must be a power of two"),
-        ("set interface mtu abc memif0/0", "set interface mtu: <mtu> must be a number from 64 to 65535, got `abc' (word 4)"),
-        ("set interface mtu 63 memif0/0", "set interface mtu: <mtu> must be a number from 64 to 65535, got `63' (word 4)"),
+        (
+            "create interface memif id x",
+            "create interface memif: <id> must be a number from 0 to 4294967295, got `x' (word 5)",
+        ),
+        (
+            "create interface memif id 1 s",
+            "create interface memif: `s' is ambiguous (word 6): secret, slave, socket-id",
+        ),
+        (
+            "create interface memif id 1 master slave",
+            "create interface memif: unknown input `slave' (word 7)",
+        ),
+        (
+            "create interface memif id 1 mode ethernet",
+            "create interface memif: unknown input `ethernet' (word 7), expected ip",
+        ),
+        (
+            "create interface memif id 1 ring-size 100",
+            "create interface memif: ring-size must be a power of two",
+        ),
+        (
+            "set interface mtu abc memif0/0",
+            "set interface mtu: <mtu> must be a number from 64 to 65535, got `abc' (word 4)",
+        ),
+        (
+            "set interface mtu 63 memif0/0",
+            "set interface mtu: <mtu> must be a number from 64 to 65535, got `63' (word 4)",
+        ),
         ("set interface state memif9/9 up", "set interface state: unknown interface `memif9/9' (word 4)"),
-        ("set interface state memif0/0 upp", "set interface state: unknown input `upp' (word 5), expected {up|down}"),
+        (
+            "set interface state memif0/0 upp",
+            "set interface state: unknown input `upp' (word 5), expected {up|down}",
+        ),
         ("set interface state memif0/0", "set interface state: missing {up|down}"),
         ("show interface memif9", "show interface: unknown interface `memif9' (word 3)"),
         ("show version now", "show version: unknown input `now' (word 3)"),
         ("clear interfaces now", "clear interfaces: unknown input `now' (word 3)"),
         ("clear interfaces --json", "clear interfaces: unknown input `--json' (word 3)"),
         ("trace add ip4-foo 5", "trace add: unknown node `ip4-foo' (word 3)"),
-        ("ip route add 10.0.0.0/8", "ip route add: missing {via {<next-hop:ip> [<interface>]|<interface>|drop|local} [weight <1-255>]}"),
+        (
+            "ip route add 10.0.0.0/8",
+            "ip route add: missing {via {<next-hop:ip> [<interface>]|<interface>|drop|local} [weight <1-255>]}",
+        ),
         ("packet-generator new { name", "missing `}' for the `{' at word 3"),
-        ("packet-generator new name", "packet-generator new: <block> must be a block in braces, got `name' (word 3)"),
+        (
+            "packet-generator new name",
+            "packet-generator new: <block> must be a block in braces, got `name' (word 3)",
+        ),
         ("{ show version }", "unknown input `show version' (word 1)"),
         ("\u{1}\u{7f}", "unknown input `\u{fffd}\u{fffd}' (word 1)"),
     ] {
@@ -219,7 +260,10 @@ fn comments_do_nothing() {
 #[test]
 fn a_bad_list_of_commands_is_refused_by_name() {
     let refused = |command: Command<Lab>| Registry::new([command]).err().unwrap().to_string();
-    assert_eq!(refused(Command::new("a b", "<nothing>", "", record)), "command `a b': unknown type `nothing'");
+    assert_eq!(
+        refused(Command::new("a b", "<nothing>", "", record)),
+        "command `a b': unknown type `nothing'"
+    );
     assert_eq!(refused(Command::new("exec", "", "", record)), "command `exec': declared twice");
     assert_eq!(
         refused(Command::new("show x", "", "", record)),
@@ -243,7 +287,8 @@ fn exec_runs_files_and_names_the_line() {
         path
     };
     let inner = file("inner", "clear interfaces\n\n set interface state memif0/0 sideways\nclear interfaces");
-    let outer = file("outer", &format!("# two\nshow version --json\nshow version\nexec {inner}\nclear interfaces\n"));
+    let outer =
+        file("outer", &format!("# two\nshow version --json\nshow version\nexec {inner}\nclear interfaces\n"));
     let mut lab = Lab::default();
     let mut out = Output::new();
     let error = registry().execute(&mut lab, &format!("exec {outer}"), &mut out).unwrap_err().to_string();
@@ -285,15 +330,18 @@ fn completion_by_position() {
     assert_eq!(completed("show interface m"), ["memif0/0", "memif0/1"]);
     assert_eq!(completed("show errors verbose "), ["<n>", "--json", "<cr>"]);
     assert_eq!(completed("show version --j"), ["--json"]);
-    assert_eq!(completed("set interface state "), ["local0", "memif0/0", "memif0/1", "host-eth0", "up", "down"]);
+    assert_eq!(
+        completed("set interface state "),
+        ["local0", "memif0/0", "memif0/1", "host-eth0", "up", "down"]
+    );
     assert_eq!(completed("set interface state memif0/0 "), ["up", "down"]);
     assert_eq!(completed("set interface state memif0/0 up "), ["<cr>"]);
     assert_eq!(completed("create interface memif id "), ["<id>"]);
+    assert_eq!(completed("create interface memif id 1 s"), ["socket-id", "slave", "secret"]);
     assert_eq!(
-        completed("create interface memif id 1 s"),
-        ["socket-id", "slave", "secret"]
+        completed("ip route add 10.0.0.0/8 via "),
+        ["<next-hop>", "local0", "memif0/0", "memif0/1", "host-eth0", "drop", "local"]
     );
-    assert_eq!(completed("ip route add 10.0.0.0/8 via "), ["<next-hop>", "local0", "memif0/0", "memif0/1", "host-eth0", "drop", "local"]);
     assert_eq!(completed("ip route add 10.0.0.0/8 via 10.0.0.1 w"), ["weight"]);
     assert_eq!(completed("trace add ip4-"), ["ip4-input", "ip4-lookup"]);
     assert_eq!(completed("show foo "), Vec::<String>::new());

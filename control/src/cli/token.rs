@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn words_quotes_blocks_commas() {
         assert_eq!(words("  show\tinterface  "), ["show", "interface"]);
-        assert_eq!(words(r#"set interface tag a "two words""#), ["set", "interface", "tag", "a", "two words"]);
+        assert_eq!(
+            words(r#"set interface tag a "two words""#),
+            ["set", "interface", "tag", "a", "two words"]
+        );
         assert_eq!(words("permit src 1.0.0.0/8, deny"), ["permit", "src", "1.0.0.0/8", ",", "deny"]);
         let block = tokenize("packet-generator new { name x data { hex 0x01 } } now").unwrap();
-        assert_eq!(
-            block[2],
-            Token { text: "name x data { hex 0x01 }".into(), start: 21, block: true }
-        );
+        assert_eq!(block[2], Token { text: "name x data { hex 0x01 }".into(), start: 21, block: true });
         assert_eq!(block[3].text, "now");
     }
 

@@ -230,12 +230,13 @@ impl<C: Names> Registry<C> {
         if matches!(command.run, Run::Show(_)) {
             out.set_json(tokens.pop_if(|token| token.text == "--json").is_some());
         }
-        let args = Matcher::new(line, &tokens, walk.depth, context)
-            .run(&entry.syntax)
-            .map_err(|error| match walk.ambiguous.is_empty() {
-                true => error.within(&walk.path),
-                false => ambiguous(&walk, &tokens),
-            })?;
+        let args =
+            Matcher::new(line, &tokens, walk.depth, context).run(&entry.syntax).map_err(
+                |error| match walk.ambiguous.is_empty() {
+                    true => error.within(&walk.path),
+                    false => ambiguous(&walk, &tokens),
+                },
+            )?;
         let done = match command.run {
             Run::Change(run) => run(context, &args, out),
             Run::Show(run) => run(context, &args, out).map(|Shown { .. }| ()),
@@ -247,17 +248,12 @@ impl<C: Names> Registry<C> {
         done.map_err(|error| error.within(&walk.path))
     }
 
-    fn exec(
-        &self,
-        context: &mut C,
-        path: &str,
-        out: &mut Output<'_>,
-        depth: usize,
-    ) -> Result<(), CliError> {
+    fn exec(&self, context: &mut C, path: &str, out: &mut Output<'_>, depth: usize) -> Result<(), CliError> {
         if depth >= MAX_EXEC_DEPTH {
             return Err(CliError::new(format!("exec: {path}: files call each other more than 8 deep")));
         }
-        let script = read_script(path).map_err(|error| CliError::from(error).within(&format!("exec: {path}")))?;
+        let script =
+            read_script(path).map_err(|error| CliError::from(error).within(&format!("exec: {path}")))?;
         self.run_script_at(context, path, &script, out, depth + 1)
     }
 

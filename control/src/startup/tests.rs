@@ -54,7 +54,7 @@ fn the_same_from_arguments() {
     assert!(config.unix.interactive && config.unix.nosyslog);
     assert_eq!(config.cpu.workers, Some(2));
     assert_eq!(warnings, []);
-    assert_eq!(StartupConfig::from_args(["unix {", "nodaemon}"], 8).unwrap().0.unix.nodaemon, true);
+    assert!(StartupConfig::from_args(["unix {", "nodaemon}"], 8).unwrap().0.unix.nodaemon);
     assert_eq!(StartupConfig::from_args(Vec::<String>::new(), 8).unwrap().0, StartupConfig::default());
 }
 
@@ -93,22 +93,34 @@ fn errors_have_a_place_and_say_what_was_expected() {
         ("unix { log { } }", "1:12: expected a path after `log'"),
         ("unix { cli-prompt \"x }", "1:19: missing closing quote"),
         ("unix { cli-listen localhost:5002 }", "1:19: `cli-listen' must be a path, got `localhost:5002'"),
-        ("unix { poll-sleep-usec -1 }", "1:24: `poll-sleep-usec' must be a number from 0 to 1000000, got `-1'"),
+        (
+            "unix { poll-sleep-usec -1 }",
+            "1:24: `poll-sleep-usec' must be a number from 0 to 1000000, got `-1'",
+        ),
         ("cpu { workers 9 }", "1:15: `workers' must be a number from 0 to 8, got `9'"),
         ("cpu { corelist-workers 1-2 }", "1:7: `corelist-workers' needs `main-core' beside it"),
         ("cpu { skip-cores 1 }", "1:7: `skip-cores' needs `main-core' beside it"),
         ("cpu { main-core 0 corelist-workers 1,1-2 }", "1:36: core 1 is in the list twice"),
         ("cpu { corelist-workers 0-2 main-core 1 }", "1:24: core 1 is the main core already"),
         ("cpu { main-core 8 }", "1:17: there is no core 8: this machine has 0 to 7"),
-        ("cpu { main-core 0 corelist-workers 1-99999999999 }", "1:36: there is no core 99999999999: this machine has 0 to 7"),
+        (
+            "cpu { main-core 0 corelist-workers 1-99999999999 }",
+            "1:36: there is no core 99999999999: this machine has 0 to 7",
+        ),
         ("cpu { main-core 0 corelist-workers 3-1 }", "1:36: `3-1' runs backwards"),
         ("cpu { main-core 0 corelist-workers 1, }", "1:36: expected a core, got `'"),
         ("cpu { main-core 0 coremask-workers 100 }", "1:36: there is no core 8: this machine has 0 to 7"),
         ("cpu { main-core 0 coremask-workers 0 }", "1:36: expected a hexadecimal mask of cores, got `0'"),
-        ("cpu { main-core 0 corelist-workers 1 workers 1 }", "1:38: `corelist-workers' and `workers' exclude each other"),
+        (
+            "cpu { main-core 0 corelist-workers 1 workers 1 }",
+            "1:38: `corelist-workers' and `workers' exclude each other",
+        ),
         ("buffers { page-size 3K }", "1:21: expected 4K, 2M, 1G, default or default-hugepage, got `3K'"),
         ("buffers { default size 1 }", "1:19: expected `data-size' after `default', got `size'"),
-        ("interface { default-rx-mode fast }", "1:29: `default-rx-mode' must be polling, interrupt or adaptive, got `fast'"),
+        (
+            "interface { default-rx-mode fast }",
+            "1:29: `default-rx-mode' must be polling, interrupt or adaptive, got `fast'",
+        ),
     ] {
         assert_eq!(StartupConfig::parse(text, 8).unwrap_err().to_string(), error, "{text}");
     }
@@ -168,15 +180,19 @@ prop_compose! {
 }
 
 fn cpu() -> impl Strategy<Value = CpuConfig> {
-    let listed = (Just([3u16, 1, 2, 5]).prop_shuffle(), 0..4usize, 0..2u16).prop_map(|(list, n, skip_cores)| CpuConfig {
-        main_core: Some(0),
-        corelist_workers: list[..n].to_vec(),
-        skip_cores,
-        ..CpuConfig::default()
-    });
-    let counted = (of(0..8u16), of(0..8u16), of("[^\"]{0,6}")).prop_map(|(main_core, workers, thread_prefix)| CpuConfig {
-        main_core, workers, thread_prefix, ..CpuConfig::default()
-    });
+    let listed =
+        (Just([3u16, 1, 2, 5]).prop_shuffle(), 0..4usize, 0..2u16).prop_map(|(list, n, skip_cores)| {
+            CpuConfig {
+                main_core: Some(0),
+                corelist_workers: list[..n].to_vec(),
+                skip_cores,
+                ..CpuConfig::default()
+            }
+        });
+    let counted =
+        (of(0..8u16), of(0..8u16), of("[^\"]{0,6}")).prop_map(|(main_core, workers, thread_prefix)| {
+            CpuConfig { main_core, workers, thread_prefix, ..CpuConfig::default() }
+        });
     prop_oneof![listed, counted]
 }
 

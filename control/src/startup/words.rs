@@ -198,11 +198,9 @@ impl<'a> Reader<'a> {
         let what = format!("a number from {min} to {max}");
         let word = self.value(key, &what)?;
         let digits = word.text.bytes().all(|byte| byte.is_ascii_digit());
-        word.text
-            .parse()
-            .ok()
-            .filter(|number| digits && (min..=max).contains(number))
-            .ok_or_else(|| ConfigError::new(word.at, format!("`{}' must be {what}, got `{}'", key.text, word.text)))
+        word.text.parse().ok().filter(|number| digits && (min..=max).contains(number)).ok_or_else(|| {
+            ConfigError::new(word.at, format!("`{}' must be {what}, got `{}'", key.text, word.text))
+        })
     }
 
     /// The block of a key.
@@ -231,7 +229,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn skip(&mut self, key: &Word) {
         while let Some(item) = self.block.items.get(self.next) {
             match item {
-                Item::Word(word) if word.at.line != key.at.line || self.keys.contains(&word.text.as_str()) => break,
+                Item::Word(word)
+                    if word.at.line != key.at.line || self.keys.contains(&word.text.as_str()) =>
+                {
+                    break;
+                }
                 Item::Word(_) => self.next += 1,
                 Item::Block(_) => {
                     self.next += 1;

@@ -172,6 +172,15 @@ proptest! {
 }
 
 #[test]
+fn a_sum_of_zero_is_stored_as_ones() {
+    // The pseudo-header's sum of 1 and the payload cancel each other out.
+    let mut segment = [0, 7, 0, 9, 0, 8, 0, 1, 0xff, 0xe6];
+    assert_eq!(naive(&segment), 0xffff);
+    assert!(finish(&mut segment, PartialChecksum { start: 0, offset: 6, end: 10 }));
+    assert_eq!(segment[6..8], [0xff, 0xff]);
+}
+
+#[test]
 fn fragments_have_no_checksum_of_their_own() {
     let packet = Packet {
         tags: vec![],

@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 
+use rustix::io::Errno;
 use wharf_drivers::af_xdp::{
     TX_METADATA_BYTES, TxKick, TxMetadata, XskSocket, offload,
     program::{AttachMode, Steal, XdpProgram},
@@ -140,6 +141,25 @@ fn kernel_finishes_the_checksum_asked_for() {
     };
     assert_eq!(next(), "asked of the kernel");
     assert_eq!(next(), "in software");
+}
+
+#[test]
+fn wrong_metadata_would_stop_the_queue() {
+    let (lab, pool) = (Lab::new(1, 1500), Pool::new());
+    let mut socket = lab.open(&pool, 0).expect("a socket");
+    let frame = numbered(1, 60);
+    let checksum = offload::PartialChecksum { start: 50, offset: 16, end: 60 };
+    let mut headroom = [0; TX_METADATA_BYTES];
+    assert!(!TxMetadata { checksum }.write(&mut headroom, frame.len()));
+    let mut wrong = pool.frame(0, &frame);
+    pool.write(0, 320 - TX_METADATA_BYTES as u16, &TxMetadata { checksum }.to_bytes());
+    wrong.metadata = true;
+    send(&mut socket, &wrong);
+    send(&mut socket, &pool.frame(1, &frame));
+    for _ in 0..3 {
+        assert_eq!(socket.tx.kick(drop), TxKick::Failed(Errno::INVAL));
+        assert_eq!(socket.tx.unsent(), 2);
+    }
 }
 
 #[test]

@@ -200,3 +200,40 @@ fn socket_files_and_many_clients() {
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "the socket file is gone");
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// Abstract names belong to a network namespace: with `netns_name` both ends meet in another one.
+#[test]
+fn sockets_in_another_network_namespace() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (finish, finished) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        // The namespace lives as long as this thread stays in it.
+        scope.spawn(move || {
+            // SAFETY: a plain system call; it changes nothing but the namespace of this thread.
+            let rc = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            tell.send((rc == 0).then(rustix::thread::gettid)).unwrap();
+            let _ = finished.recv();
+        });
+        let Some(tid) = told.recv().unwrap() else {
+            eprintln!("not allowed to make a network namespace: nothing tested");
+            return drop(finish);
+        };
+        let Address::Abstract { name, .. } = address() else { unreachable!() };
+        let netns = format!("/proc/self/task/{}/ns/net", tid.as_raw_nonzero());
+        let there = Address::parse(&format!("abstract:{name},netns_name={netns}")).unwrap();
+        let mut listener = Listener::bind(ListenerConfig::new(there.clone()), Instant::now()).unwrap();
+        listener.add(InterfaceConfig::new(0, "x")).unwrap();
+        let here = ClientConfig::new(Address::Abstract { name, netns: None }, 0);
+        let nobody = Client::connect(here.clone(), Instant::now());
+        assert!(matches!(nobody, Err(Error::Socket(crate::SocketError::NoListener(_)))), "{nobody:?}");
+        let client =
+            Client::connect(ClientConfig { address: there, ..here.clone() }, Instant::now()).unwrap();
+        let mut l = run(&mut listener, client);
+        send(&mut l.client.tx[0], &[bytes(1, 60)]);
+        assert_eq!(drain(&mut l.server.rx[0]), [bytes(1, 60)]);
+        let missing = Address::parse("@x,netns_name=/proc/self/none").unwrap();
+        let error = Client::connect(ClientConfig { address: missing, ..here }, Instant::now());
+        assert!(matches!(error, Err(Error::Socket(crate::SocketError::Netns { .. }))), "{error:?}");
+        drop(finish);
+    });
+}

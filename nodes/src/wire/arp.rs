@@ -15,6 +15,16 @@ impl ArpOperation {
     pub const REPLY: ArpOperation = ArpOperation(2);
 }
 
+impl std::fmt::Display for ArpOperation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            ArpOperation::REQUEST => f.write_str("request"),
+            ArpOperation::REPLY => f.write_str("reply"),
+            ArpOperation(other) => write!(f, "operation {other}"),
+        }
+    }
+}
+
 /// An ARP packet for IPv4 over Ethernet, 28 bytes. Another protocol or medium has other lengths:
 /// [`is_ip4_over_ethernet`](ArpPacket::is_ip4_over_ethernet) comes before the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

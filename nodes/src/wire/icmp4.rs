@@ -52,6 +52,22 @@ impl Icmp4Type {
     }
 }
 
+impl std::fmt::Display for Icmp4Type {
+    /// VPP's names.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match *self {
+            Icmp4Type::ECHO_REPLY => "echo_reply",
+            Icmp4Type::DESTINATION_UNREACHABLE => "destination_unreachable",
+            Icmp4Type::SOURCE_QUENCH => "source_quench",
+            Icmp4Type::REDIRECT => "redirect",
+            Icmp4Type::ECHO_REQUEST => "echo_request",
+            Icmp4Type::TIME_EXCEEDED => "time_exceeded",
+            Icmp4Type::PARAMETER_PROBLEM => "parameter_problem",
+            Icmp4Type(other) => return write!(f, "type {other}"),
+        })
+    }
+}
+
 /// Codes of [`Icmp4Type::DESTINATION_UNREACHABLE`] (RFC 792; from 6 on RFC 1122, 3.2.2.1, and RFC 1812, 5.2.7.1).
 pub mod unreachable {
     /// No route to the network.

@@ -318,8 +318,16 @@ fn a_reader_sees_only_values_of_routes_that_contain_the_address() {
     pair.insert(0x0a00_0000, 8, 1);
     let table = Arc::clone(pair.writer.table());
     let (stop, turns) = (AtomicBool::new(false), AtomicU64::new(0));
+    // Each side ends the other, also when it panics.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _stop = Stop(&stop);
             while !stop.load(Ordering::Relaxed) {
                 for _ in 0..64 {
                     for (addr, legal) in ADDRS {
@@ -335,15 +343,7 @@ fn a_reader_sees_only_values_of_routes_that_contain_the_address() {
                 }
                 turns.fetch_add(1, Ordering::Release);
             }
-            turns.store(u64::MAX / 2, Ordering::Release);
         });
-        // Ends the reader also when the writer panics.
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let _stop = Stop(&stop);
         let mut state = 1u32;
         let mut next = || {
@@ -366,7 +366,7 @@ fn a_reader_sees_only_values_of_routes_that_contain_the_address() {
                 let seen = turns.load(Ordering::Acquire);
                 while turns.load(Ordering::Acquire) < seen + 2 {
                     thread::yield_now();
-                    assert!(!stop.load(Ordering::Relaxed));
+                    assert!(!stop.load(Ordering::Relaxed), "the reader has failed");
                 }
                 pair.writer.reclaim(retired);
             }

@@ -1,0 +1,87 @@
+//! `ethernet-input`: received frames, sorted by what their interface is for and by EtherType.
+//!
+//! Expects: a whole Ethernet frame without FCS.
+//! Hands on: frames of interfaces in L2 mode to `l2-input`, whole; the others without their header to `ip4-input` and `arp-input`.
+//! Drops: frames that are too short, not for this interface, or of a protocol that is not here.
+//! Reads: [`InterfaceTables`].
+//! CLI: `set interface l2 xconnect`, `set interface l3`, `set interface mac address`.
+//! See: IEEE 802.3, RFC 894.
+
+use crate::arp::ArpInput;
+use crate::interface::{InterfaceTables, L2Mode};
+use crate::ip4::Ip4Input;
+use crate::l2::L2Input;
+use crate::wire::ethernet::{EtherType, EthernetHeader};
+use std::fmt;
+use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, error_counters, next_nodes};
+
+/// See the module.
+#[derive(Debug)]
+pub struct EthernetInput;
+
+next_nodes! {
+    /// Where frames go.
+    pub enum Next { Ip4 => Ip4Input, Arp => ArpInput, L2 => L2Input }
+}
+
+error_counters! {
+    /// Why frames are dropped.
+    pub enum Error {
+        Truncated => "truncated frame",
+        UnknownType => "unknown ethernet type",
+        UnknownVlan => "unknown vlan",
+        MacMismatch => "l3 mac mismatch",
+        Length => "bad llc length",
+        NoInterface => "interface is deleted",
+    }
+}
+
+impl Node for EthernetInput {
+    const NAME: &'static str = "ethernet-input";
+    type Meta = ();
+    type Next = Next;
+    type Error = Error;
+    type Tables = InterfaceTables;
+
+    #[inline(always)]
+    fn prefetch(&self, _: &Cx<'_, Self>, p: &PacketRef<'_>) {
+        p.prefetch_header();
+    }
+
+    #[inline(always)]
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
+        let Some(interface) = cx.tables().get(p.rx()) else {
+            return Disposition::Drop(Error::NoInterface);
+        };
+        if interface.mode != L2Mode::L3 {
+            return Disposition::Next(Next::L2(()));
+        }
+        let Some(header) = p.try_header::<EthernetHeader>() else {
+            return Disposition::Drop(Error::Truncated);
+        };
+        let (ethertype, dst) = (header.ethertype(), header.dst);
+        if dst != interface.mac && !dst.is_multicast() {
+            return Disposition::Drop(Error::MacMismatch);
+        }
+        p.advance(EthernetHeader::LEN as u16);
+        match ethertype {
+            EtherType::IP4 => Disposition::Next(Next::Ip4(())),
+            EtherType::ARP => Disposition::Next(Next::Arp(())),
+            other => Disposition::Drop(unknown(other)),
+        }
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame: {} bytes, sw-if-index {}\n  ", view.len(), view.rx())?;
+        super::trace::frame(view.data(), f)
+    }
+}
+
+#[cold]
+fn unknown(ethertype: EtherType) -> Error {
+    match ethertype {
+        t if t.is_vlan() => Error::UnknownVlan,
+        t if t.is_length() => Error::Length,
+        _ => Error::UnknownType,
+    }
+}

@@ -1,0 +1,65 @@
+//! `interface-output`: the last node before a device.
+//!
+//! Expects: a complete frame, and the interface to send it on.
+//! Hands on: to the features of arc `interface-output`, then to the device.
+//! Drops: when the interface is down.
+//! Reads: [`InterfaceTables`].
+//! CLI: `set interface state`, `show interface`.
+
+use super::InterfaceTables;
+use std::fmt;
+use wharf_engine::{
+    ArcStart, Cx, DeviceOutput, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView,
+    error_counters, next_nodes,
+};
+
+/// Arc `interface-output`: between this node and the device.
+#[derive(Debug)]
+pub struct InterfaceOutputArc;
+
+impl FeatureArc for InterfaceOutputArc {
+    const NAME: &'static str = "interface-output";
+    type Meta = SwIfIndex;
+    const END: &'static str = "device-output";
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct InterfaceOutput {
+    /// Where the arc starts.
+    pub arc: ArcStart<InterfaceOutputArc>,
+}
+
+next_nodes! {
+    /// Where frames go.
+    pub enum Next { Device => DeviceOutput }
+}
+
+error_counters! {
+    /// Why frames are dropped.
+    pub enum Error { Down => "interface is down" }
+}
+
+impl Node for InterfaceOutput {
+    const NAME: &'static str = "interface-output";
+    type Meta = SwIfIndex;
+    type Next = Next;
+    type Error = Error;
+    type Tables = InterfaceTables;
+
+    #[inline(always)]
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, tx: SwIfIndex) -> Disposition<Self> {
+        if !cx.tables().get(tx).is_some_and(|i| i.up) {
+            return Disposition::Drop(Error::Down);
+        }
+        match self.arc.enter(cx, p, tx, tx) {
+            Some(edge) => Disposition::Edge(edge),
+            None => Disposition::Next(Next::Device(tx)),
+        }
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} flags 0x{:04x}\n  ", view.interface(view.meta()), view.flags())?;
+        crate::ethernet::trace::frame(view.data(), f)
+    }
+}

@@ -1,0 +1,126 @@
+//! `ip4-arp`: packets whose next hop's MAC address is not known yet.
+//!
+//! Expects: a valid IPv4 packet, and an adjacency of kind `Arp`.
+//! Hands on: asks the control plane to resolve, holds a few packets per neighbour, and gives them to `ip4-rewrite` when the
+//! address is known. After a second without an answer the sender is told by `ip4-icmp-error`.
+//! Drops: packets beyond the few.
+//! Reads: [`Ip4Tables`], again at each tick.
+//! CLI: `show ip neighbors`.
+//! See: RFC 1122 section 2.3.2.2 (hold at least one packet), RFC 1812 section 3.3.2.
+
+use super::{AdjIndex, AdjacencyKind, IcmpError, Ip4IcmpError, Ip4Rewrite, Ip4Tables};
+use crate::event::{Event, EventSender};
+use crate::wire::ip4::Ip4Header;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use wharf_engine::{Cx, Disposition, Held, Node, PacketRef, TraceView, error_counters, next_nodes};
+
+/// Packets held for one neighbour.
+pub const PENDING_PER_NEIGHBOUR: usize = 3;
+/// Neighbours that are remembered as being asked for.
+const MAX_NEIGHBOURS: usize = 1024;
+/// How long a packet waits.
+const PATIENCE: u64 = 1_000_000_000;
+/// Time between two requests to the control plane about one neighbour.
+const ASK_AGAIN: u64 = 1_000_000_000;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    packets: usize,
+    asked: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ip4Arp {
+    events: EventSender,
+    neighbours: HashMap<u32, Waiting>,
+}
+
+impl Ip4Arp {
+    /// An instance that asks over `events`.
+    pub fn new(events: EventSender) -> Ip4Arp {
+        Ip4Arp { events, neighbours: HashMap::new() }
+    }
+}
+
+next_nodes! {
+    /// Where packets go.
+    pub enum Next { Rewrite => Ip4Rewrite, Error => Ip4IcmpError }
+}
+
+error_counters! {
+    /// What is counted, and why packets are dropped.
+    pub enum Error {
+        Requested => "ARP resolution requested",
+        QueueFull => "ARP pending queue full",
+        TooMany => "too many unresolved neighbours",
+        Unresolved => "neighbour does not answer",
+        NoAdjacency => "adjacency is gone",
+    }
+}
+
+impl Node for Ip4Arp {
+    const NAME: &'static str = "ip4-arp";
+    type Meta = AdjIndex;
+    type Next = Next;
+    type Error = Error;
+    type Tables = Ip4Tables;
+
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
+        let Some(adjacency) = cx.tables().adjacency(index) else {
+            return Disposition::Drop(Error::NoAdjacency);
+        };
+        if adjacency.kind == AdjacencyKind::Rewrite {
+            return Disposition::Next(Next::Rewrite(index));
+        }
+        let key = match adjacency.next_hop {
+            0 => p.header::<Ip4Header>().dst.get(),
+            next_hop => next_hop,
+        };
+        if !self.neighbours.contains_key(&key) && self.neighbours.len() >= MAX_NEIGHBOURS {
+            return Disposition::Drop(Error::TooMany);
+        }
+        let waiting = self.neighbours.entry(key).or_default();
+        if waiting.asked == 0 || cx.now() - waiting.asked > ASK_AGAIN {
+            let address = Ipv4Addr::from_bits(key);
+            if self.events.send(Event::Resolve { interface: adjacency.tx, address }) {
+                waiting.asked = cx.now();
+                cx.count(Error::Requested);
+            }
+        }
+        if waiting.packets >= PENDING_PER_NEIGHBOUR || !cx.may_hold() {
+            return Disposition::Drop(Error::QueueFull);
+        }
+        waiting.packets += 1;
+        Disposition::Hold(key)
+    }
+
+    fn tick(&mut self, cx: &Cx<'_, Self>, held: &mut Held<'_, Self>) {
+        let neighbours = &mut self.neighbours;
+        held.retain(|key, since, p, _| {
+            let index = cx.tables().lookup(p.rx(), p.header::<Ip4Header>().dst.get());
+            let released = match cx.tables().adjacency(index).map(|a| a.kind) {
+                Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
+                Some(AdjacencyKind::Arp) if cx.now() - since < PATIENCE => return None,
+                Some(AdjacencyKind::Arp) => {
+                    cx.count(Error::Unresolved);
+                    Disposition::Next(Next::Error(IcmpError::HOST_UNREACHABLE))
+                }
+                _ => Disposition::Drop(Error::NoAdjacency),
+            };
+            if let Some(waiting) = neighbours.get_mut(&key) {
+                waiting.packets = waiting.packets.saturating_sub(1);
+            }
+            Some(released)
+        });
+        neighbours.retain(|_, w| w.packets != 0 || cx.now() - w.asked < ASK_AGAIN);
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        view.fmt_default(f)?;
+        write!(f, "\n  ")?;
+        super::trace::packet(view.data(), f)
+    }
+}

@@ -1,0 +1,159 @@
+//! `ip4-input`: received IPv4 packets, checked as RFC 1812 section 5.2.2 wants it.
+//!
+//! Expects: an IPv4 packet, possibly followed by the padding of its frame.
+//! Hands on: valid unicast packets, without padding, to the features of arc `ip4-unicast` and `ip4-lookup`.
+//! Drops: invalid packets, each kind with its own counter; multicast, which is not forwarded yet.
+//! Reads: [`Ip4Tables`] for whether the interface takes IPv4.
+//! See: RFC 791, RFC 1812 sections 4.2, 5.2 and 5.3.
+
+use super::{Ip4Lookup, Ip4Tables};
+use crate::wire::checksum::{header_checksum_ok, ones_complement_sum};
+use crate::wire::ip4::Ip4Header;
+use std::fmt;
+use wharf_engine::counter::Tally;
+use wharf_engine::{
+    ArcStart, Cx, Disposition, FeatureArc, Node, PacketRef, TraceView, error_counters, flags, next_nodes,
+};
+
+/// Arc `ip4-unicast`: between `ip4-input` and `ip4-lookup`.
+#[derive(Debug)]
+pub struct Ip4UnicastArc;
+
+impl FeatureArc for Ip4UnicastArc {
+    const NAME: &'static str = "ip4-unicast";
+    type Meta = ();
+    const END: &'static str = "ip4-lookup";
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ip4Input {
+    /// Where the arc starts.
+    pub arc: ArcStart<Ip4UnicastArc>,
+    /// Received packets, per interface.
+    pub received: Tally,
+}
+
+next_nodes! {
+    /// Where packets go.
+    pub enum Next { Lookup => Ip4Lookup }
+}
+
+error_counters! {
+    /// Why packets are dropped.
+    pub enum Error {
+        TooShort => "ip4 length < 20 bytes",
+        BadLength => "ip4 length > l2 length",
+        HeaderLength => "ip4 header length < 20 bytes or > ip4 length",
+        BadChecksum => "bad ip4 checksum",
+        Version => "ip4 version != 4",
+        TimeExpired => "ip4 ttl = 0",
+        FragmentOffsetOne => "ip4 fragment offset == 1",
+        FragmentTooLong => "ip4 fragment ends beyond 65535 bytes",
+        SourceMartian => "ip4 source is not a unicast address",
+        DestinationMartian => "ip4 destination is not a valid address",
+        Multicast => "ip4 multicast is not forwarded",
+        NotEnabled => "ip4 not enabled on this interface",
+    }
+}
+
+/// The header's fields that are not as the fast path wants them; which one is found out here.
+#[cold]
+fn check(header: &Ip4Header, bytes: &[u8]) -> Result<(), Error> {
+    let len = bytes.len();
+    if len < Ip4Header::LEN {
+        return Err(Error::TooShort);
+    }
+    if header.version() != 4 {
+        return Err(Error::Version);
+    }
+    let total = usize::from(header.total_len.get());
+    if total > len {
+        return Err(Error::BadLength);
+    }
+    if total < Ip4Header::LEN {
+        return Err(Error::TooShort);
+    }
+    let header_len = header.header_len();
+    if header_len < Ip4Header::LEN || header_len > total {
+        return Err(Error::HeaderLength);
+    }
+    if ones_complement_sum(&bytes[..header_len]) != 0xffff {
+        return Err(Error::BadChecksum);
+    }
+    if header.ttl == 0 {
+        return Err(Error::TimeExpired);
+    }
+    // RFC 3128 section 2: such a fragment only serves to rewrite the TCP flags of the first one.
+    if header.fragment_offset() == 8 && header.protocol == crate::wire::ip4::IpProtocol::TCP {
+        return Err(Error::FragmentOffsetOne);
+    }
+    if usize::from(header.fragment_offset()) + total - header_len > usize::from(u16::MAX) - header_len {
+        return Err(Error::FragmentTooLong);
+    }
+    addresses(header.src.get(), header.dst.get())
+}
+
+/// RFC 1812 section 5.3.7: martian addresses.
+#[inline(always)]
+fn addresses(src: u32, dst: u32) -> Result<(), Error> {
+    // 224/4 and 240/4 (class E and broadcast), 127/8, 0/8.
+    let odd = |address: u32| address >= 0xe000_0000 || address >> 24 == 127 || address >> 24 == 0;
+    if odd(src) {
+        return Err(Error::SourceMartian);
+    }
+    if odd(dst) {
+        // RFC 1112 section 4: class D. The limited broadcast is for hosts, and never forwarded.
+        return Err(if dst >> 28 == 0xe { Error::Multicast } else { Error::DestinationMartian });
+    }
+    Ok(())
+}
+
+impl Node for Ip4Input {
+    const NAME: &'static str = "ip4-input";
+    type Meta = ();
+    type Next = Next;
+    type Error = Error;
+    type Tables = Ip4Tables;
+
+    #[inline(always)]
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
+        let rx = p.rx();
+        self.received.count(&cx.interfaces().ip4, cx.worker(), rx.0, p.len());
+        let header = p.header::<Ip4Header>();
+        let total = header.total_len.get();
+        let bytes: &[u8; Ip4Header::LEN] = zerocopy::transmute_ref!(header);
+        // A fragment or options take the slow way round; so does everything that is wrong.
+        let plain = header.version_ihl == Ip4Header::VERSION_IHL
+            && header_checksum_ok(bytes)
+            && header.ttl != 0
+            && total <= p.len()
+            && usize::from(total) >= Ip4Header::LEN
+            && !header.is_fragment()
+            && addresses(header.src.get(), header.dst.get()).is_ok();
+        if !plain && let Err(error) = check(header, p.data()) {
+            return Disposition::Drop(error);
+        }
+        if !cx.tables().interfaces.get(rx.index()).is_some_and(|i| i.enabled) {
+            return Disposition::Drop(Error::NotEnabled);
+        }
+        p.set_len(total);
+        match self.arc.enter(cx, p, rx, ()) {
+            Some(edge) => Disposition::Edge(edge),
+            None => Disposition::Next(Next::Lookup(())),
+        }
+    }
+
+    #[inline(always)]
+    fn frame_done(&mut self, cx: &Cx<'_, Self>) {
+        self.received.flush(&cx.interfaces().ip4, cx.worker());
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        super::trace::packet(view.data(), f)?;
+        if view.flags() & flags::L4_CSUM_PARTIAL != 0 {
+            write!(f, "\n  l4 checksum left to the device")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! `ip4-lookup`: where a packet goes, by the longest prefix that contains its destination.
+//!
+//! Expects: a valid IPv4 packet.
+//! Hands on: by the kind of the adjacency found: `ip4-rewrite`, `ip4-arp`, `ip4-local`, `ip4-punt`; without a route
+//! `ip4-icmp-error`, so that the sender is told.
+//! Drops: packets to a route that says so.
+//! Reads: [`Ip4Tables`]: the forwarding table of the receiving interface, and the adjacency.
+//! CLI: `ip route add`, `show ip fib`.
+//! See: RFC 1812 section 5.2.4.
+
+use super::{
+    AdjIndex, AdjacencyKind, IcmpError, Ip4Arp, Ip4IcmpError, Ip4Local, Ip4Punt, Ip4Rewrite, Ip4Tables,
+};
+use crate::wire::ip4::Ip4Header;
+use std::fmt;
+use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, error_counters, next_nodes};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ip4Lookup;
+
+next_nodes! {
+    /// Where packets go.
+    pub enum Next {
+        Rewrite => Ip4Rewrite,
+        Arp => Ip4Arp,
+        Local => Ip4Local,
+        Punt => Ip4Punt,
+        Error => Ip4IcmpError,
+    }
+}
+
+error_counters! {
+    /// Why packets are dropped.
+    pub enum Error {
+        NoRoute => "no route to destination",
+        Blackhole => "route says drop",
+    }
+}
+
+#[inline(always)]
+fn disposition(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex) -> Disposition<Ip4Lookup> {
+    match cx.tables().adjacency(index).map(|a| a.kind) {
+        Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
+        other => unusual(cx, index, other),
+    }
+}
+
+#[cold]
+fn unusual(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex, kind: Option<AdjacencyKind>) -> Disposition<Ip4Lookup> {
+    match kind {
+        Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
+        Some(AdjacencyKind::Arp) => Disposition::Next(Next::Arp(index)),
+        Some(AdjacencyKind::Local) => Disposition::Next(Next::Local(())),
+        Some(AdjacencyKind::Punt) => Disposition::Next(Next::Punt(())),
+        Some(AdjacencyKind::Drop) => Disposition::Drop(Error::Blackhole),
+        Some(AdjacencyKind::NoRoute) | None => {
+            cx.count(Error::NoRoute);
+            Disposition::Next(Next::Error(IcmpError::NET_UNREACHABLE))
+        }
+    }
+}
+
+impl Node for Ip4Lookup {
+    const NAME: &'static str = "ip4-lookup";
+    type Meta = ();
+    type Next = Next;
+    type Error = Error;
+    type Tables = Ip4Tables;
+
+    #[inline(always)]
+    fn prefetch(&self, cx: &Cx<'_, Self>, p: &PacketRef<'_>) {
+        if let Some(fib) = cx.tables().fib(p.rx()) {
+            fib.prefetch(p.header::<Ip4Header>().dst.get());
+        }
+    }
+
+    #[inline(always)]
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
+        disposition(cx, cx.tables().lookup(p.rx(), p.header::<Ip4Header>().dst.get()))
+    }
+
+    #[inline(always)]
+    fn process_x4(
+        &mut self,
+        cx: &Cx<'_, Self>,
+        [a, b, c, d]: [&mut PacketRef<'_>; 4],
+        _: [(); 4],
+    ) -> [Disposition<Self>; 4] {
+        let dst = |p: &PacketRef<'_>| p.header::<Ip4Header>().dst.get();
+        let rx = a.rx();
+        if let Some(fib) = cx.tables().fib(rx)
+            && (b.rx() == rx) & (c.rx() == rx) & (d.rx() == rx)
+        {
+            let [a, b, c, d] = fib.lookup_x4([dst(a), dst(b), dst(c), dst(d)]);
+            let found = |leaf| disposition(cx, AdjIndex(leaf));
+            return [found(a), found(b), found(c), found(d)];
+        }
+        let a = self.process(cx, a, ());
+        let b = self.process(cx, b, ());
+        let c = self.process(cx, c, ());
+        let d = self.process(cx, d, ());
+        [a, b, c, d]
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match view.next() {
+            "ip4-rewrite" | "ip4-arp" => write!(f, "adj-idx {}\n  ", view.meta_after::<AdjIndex>().0)?,
+            other => write!(f, "next {other}\n  ")?,
+        }
+        super::trace::packet(view.data(), f)
+    }
+}

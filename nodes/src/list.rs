@@ -1,0 +1,38 @@
+//! The list of nodes. Nothing is in the graph that is not here.
+
+use crate::event::Events;
+use crate::{arp, ethernet, interface, ip4, l2};
+use wharf_engine::GraphBuilder;
+use wharf_engine::counter::Tally;
+use wharf_engine::wake::Waker;
+
+/// Adds all nodes and arcs of this crate to `list`. What they have to say comes out of the returned [`Events`],
+/// and wakes `waker`.
+pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
+    let events = Events::new(waker);
+    let sender = || {
+        let events = events.clone();
+        move || events.sender()
+    };
+    let (arp_events, resolve_events, echo_events) = (sender(), sender(), sender());
+
+    list.arc::<interface::DeviceInputArc>()
+        .arc::<interface::InterfaceOutputArc>()
+        .arc::<ip4::Ip4UnicastArc>()
+        .arc::<ip4::Ip4OutputArc>();
+    list.node(|_| ethernet::EthernetInput)
+        .node(|_| l2::L2Input)
+        .node(|seed| interface::InterfaceOutput { arc: seed.arc() })
+        .node(|_| arp::ArpInput)
+        .node(move |_| arp::ArpReply { events: arp_events() })
+        .node(|seed| ip4::Ip4Input { arc: seed.arc(), received: Tally::default() })
+        .node(|_| ip4::Ip4Lookup)
+        .node(|seed| ip4::Ip4Rewrite { arc: seed.arc(), sent: Tally::default() })
+        .node(move |_| ip4::Ip4Arp::new(resolve_events()))
+        .node(|_| ip4::Ip4Local)
+        .node(|_| ip4::Ip4Punt)
+        .node(move |_| ip4::Ip4IcmpInput { events: echo_events() })
+        .node(|_| ip4::Ip4IcmpEchoRequest)
+        .node(|_| ip4::Ip4IcmpError::default());
+    events
+}
