@@ -1,7 +1,82 @@
-# wharf: the two commands that matter are `make demo` and `make test`; `make help` lists the rest.
-.PHONY: help test
-help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+# wharf: `make demo` shows it, `make test` proves it; `make help` lists the rest. Debian 12 is expected.
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
 
-test: ## everything
-	cargo test --workspace
+DEMO_PACKAGES := iproute2 iputils-ping iperf3 ethtool
+TEST_PACKAGES := $(DEMO_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping clang llvm libbpf-dev \
+    libclang-rt-16-dev
+FUZZ_TARGETS := startup_conf cli memif_messages graph
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
+LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
+
+.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz lint fmt bench fuzz xdp-check deny \
+    test-packages clean-netns
+.DEFAULT_GOAL := help
+# One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
+.NOTPARALLEL:
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+
+build: ## the release binaries: target/release/wharf and wharfctl
+	cargo build --release -p wharf
+
+demo: ## two containers and a memif application talk through wharf (needs root)
+	@tools/install.sh "the demo" $(DEMO_PACKAGES)
+	cargo build --release -p wharf
+	cargo build --release -p memif --example icmp_responder
+	@tools/demo.sh
+
+run: build ## the daemon in the foreground, by examples/startup.conf
+	@mkdir -p /run/wharf
+	target/release/wharf -c examples/startup.conf
+
+test: test-packages xdp-check test-unit test-kernel test-fuzz test-loom ## everything (needs root; installs the peers)
+
+test-packages:
+	@tools/install.sh "the tests" $(TEST_PACKAGES)
+	@tools/testpmd.sh
+
+test-unit: ## the tests without kernel and peers, side by side
+	cargo test --workspace --lib --bins --examples
+	cargo test --workspace --doc
+
+test-kernel: test-packages ## the tests with the kernel and real peers, one after the other (needs root)
+	WHARF_TEST_PEERS=1 cargo test --workspace --test '*' -- --test-threads=1
+
+test-loom: ## ring indices, rcu and handoff under loom
+	$(LOOM) -p memif --lib loom
+	$(LOOM) -p wharf-engine --features checked --lib loom
+
+test-fuzz: ## replay the fuzz corpus, then fuzz each target a little
+	cargo test --manifest-path fuzz/Cargo.toml
+	@for target in $(FUZZ_TARGETS); do tools/fuzz.sh $$target $(FUZZ_SECONDS) || exit 1; done
+
+lint: ## formatting, clippy and documentation without a warning
+	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+fmt: ## format all sources
+	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
+
+bench: ## Mpps and cycles a packet of each path, beside dpdk-testpmd
+	@tools/testpmd.sh
+	cargo run --release -p wharf-benches
+
+fuzz: ## fuzz one target: make fuzz TARGET=graph FUZZ_SECONDS=600
+	@tools/install.sh "fuzzing" libclang-rt-16-dev
+	tools/fuzz.sh $(or $(TARGET),graph) $(FUZZ_SECONDS)
+
+xdp-check: ## the committed XDP object is what its source compiles to
+	drivers/xdp/check.sh
+
+deny: ## licences and sources of all dependencies (needs cargo-deny)
+	cargo deny check licenses bans sources
+
+clean-netns: ## delete what killed tests and demos left: namespaces of processes that are gone
+	@tools/clean-netns.sh

@@ -70,6 +70,24 @@ impl Domain {
         self.reclaim_locked(&mut writer)
     }
 
+    /// Waits until every reader that is not asleep has moved to what is published now, at most `timeout`; false if one
+    /// has not. For a change of which one part must be seen before the next is made.
+    #[cfg(not(loom))]
+    pub fn synchronize(&self, timeout: std::time::Duration) -> bool {
+        fence(Ordering::SeqCst);
+        let seq = self.seq.load(Ordering::Acquire) & !1;
+        let start = std::time::Instant::now();
+        loop {
+            if self.slots.iter().all(|slot| slot.load(Ordering::Acquire) >= seq) {
+                return true;
+            }
+            if start.elapsed() > timeout {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     fn reclaim_locked(&self, writer: &mut Writer) -> usize {
         if writer.retired.is_empty() {
             return 0;

@@ -21,6 +21,8 @@ pub enum Event {
         address: Ipv4Addr,
         /// The neighbour's MAC address.
         mac: MacAddress,
+        /// Whether the packet was meant for us: only then is a new neighbour learned.
+        for_us: bool,
     },
     /// Packets wait for the MAC address of a neighbour.
     Resolve {

@@ -23,7 +23,8 @@ const EVENTS: usize = 64;
 
 /// What happened to an interface.
 pub enum MemifEvent {
-    /// A peer is there: give the devices to workers, and set the link up.
+    /// A peer is there: give the devices to workers, and set the link up. Outputs first: what is received before
+    /// there is a way out is dropped.
     Connected {
         /// The interface.
         sw_if_index: SwIfIndex,

@@ -1,0 +1,208 @@
+//! One IPv4 routing table: the routes as asked for, and their compiled form.
+
+use crate::rib::Rib;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use wharf_engine::SwIfIndex;
+use wharf_engine::mtrie::{Mtrie, MtrieError, MtrieWriter};
+use wharf_engine::rcu::Domain;
+use wharf_nodes::wire::ip4::Ip4Prefix;
+
+/// Routes in a table at most.
+pub const MAX_ROUTES: usize = 2 << 20;
+/// 1 KiB each: enough for a full Internet table several times over.
+const MAX_PLIES: u32 = 512 << 10;
+
+/// Who wants a route. The first in this order wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteSource {
+    /// An interface's address.
+    Interface,
+    /// The operator.
+    Cli,
+    /// A resolved neighbour.
+    Neighbour,
+}
+
+/// Where a route leads, as it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// To a neighbour on an interface.
+    NextHop(Ipv4Addr, SwIfIndex),
+    /// Into the subnet on an interface.
+    Attached(SwIfIndex),
+    /// To us.
+    Local(SwIfIndex),
+    /// Nowhere.
+    Drop,
+    /// To the host.
+    Punt,
+}
+
+impl Via {
+    /// The interface that it needs.
+    pub fn interface(&self) -> Option<SwIfIndex> {
+        match self {
+            Via::NextHop(_, i) | Via::Attached(i) | Via::Local(i) => Some(*i),
+            Via::Drop | Via::Punt => None,
+        }
+    }
+}
+
+/// One way of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Who wants it.
+    pub source: RouteSource,
+    /// Where it leads.
+    pub via: Via,
+    /// Its adjacency.
+    pub adjacency: u32,
+}
+
+/// All ways to a prefix, the one in force first.
+#[derive(Clone, Debug)]
+pub struct Route {
+    best: Way,
+    others: Option<Box<Vec<Way>>>,
+}
+
+impl Route {
+    /// The way in force.
+    pub fn best(&self) -> &Way {
+        &self.best
+    }
+
+    /// All ways.
+    pub fn ways(&self) -> impl Iterator<Item = &Way> {
+        std::iter::once(&self.best).chain(self.others.iter().flat_map(|o| o.iter()))
+    }
+}
+
+/// A routing table.
+#[derive(Debug)]
+pub struct Fib {
+    /// Number in the workers' list of tables.
+    pub index: u32,
+    rib: Rib<Route>,
+    writer: Arc<Mutex<MtrieWriter>>,
+    domain: Arc<Domain>,
+}
+
+impl Fib {
+    /// An empty table.
+    pub fn new(index: u32, domain: &Arc<Domain>) -> Fib {
+        let writer = Arc::new(Mutex::new(MtrieWriter::new(MAX_PLIES)));
+        Fib { index, rib: Rib::new(), writer, domain: Arc::clone(domain) }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, MtrieWriter> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The compiled form.
+    pub fn compiled(&self) -> Arc<Mtrie> {
+        Arc::clone(self.writer().table())
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &Rib<Route> {
+        &self.rib
+    }
+
+    /// Bytes of the compiled form and of the routes.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        (self.writer().memory_bytes(), self.rib.memory_bytes())
+    }
+
+    /// Adds a way or replaces the one of the same source; returns the adjacency that is no longer used by it.
+    ///
+    /// Errors: the compiled table is full; nothing has changed then.
+    pub fn insert(&mut self, prefix: Ip4Prefix, way: Way) -> Result<Option<u32>, MtrieError> {
+        let Some(route) = self.rib.get(prefix) else {
+            self.writer().insert(prefix.to_bits(), prefix.len(), way.adjacency)?;
+            self.rib.insert(prefix, Route { best: way, others: None });
+            return Ok(None);
+        };
+        let mut ways: Vec<Way> = route.ways().copied().collect();
+        let replaced = ways.iter().position(|w| w.source == way.source).map(|i| ways.remove(i).adjacency);
+        ways.push(way);
+        self.set(prefix, ways)?;
+        Ok(replaced)
+    }
+
+    /// Removes the way of a source; returns it.
+    pub fn remove(&mut self, prefix: Ip4Prefix, source: RouteSource) -> Option<Way> {
+        let route = self.rib.get(prefix)?;
+        let mut ways: Vec<Way> = route.ways().copied().collect();
+        let removed = ways.iter().position(|w| w.source == source).map(|i| ways.remove(i))?;
+        if ways.is_empty() {
+            let covering = self.rib.covering(prefix).map(|(p, r)| (p.len(), r.best.adjacency));
+            self.rib.remove(prefix);
+            let retired = {
+                let mut writer = self.writer();
+                writer.remove(prefix.to_bits(), prefix.len(), covering);
+                writer.take_retired()
+            };
+            if !retired.is_empty() {
+                let writer = Arc::clone(&self.writer);
+                self.domain.retire(move || {
+                    writer.lock().unwrap_or_else(PoisonError::into_inner).reclaim(retired);
+                });
+            }
+        } else {
+            // The prefix is there already, so the compiled table cannot be too full to change its value.
+            let changed = self.set(prefix, ways);
+            debug_assert!(changed.is_ok());
+        }
+        Some(removed)
+    }
+
+    fn set(&mut self, prefix: Ip4Prefix, mut ways: Vec<Way>) -> Result<(), MtrieError> {
+        ways.sort_by_key(|w| w.source);
+        let best = ways.remove(0);
+        self.writer().insert(prefix.to_bits(), prefix.len(), best.adjacency)?;
+        let others = (!ways.is_empty()).then(|| Box::new(ways));
+        self.rib.insert(prefix, Route { best, others });
+        Ok(())
+    }
+}
+
+impl Way {
+    /// A way.
+    pub fn new(source: RouteSource, via: Via, adjacency: u32) -> Way {
+        Way { source, via, adjacency }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Ip4Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_first_source_wins_and_the_next_takes_over() {
+        let domain = Domain::new(0);
+        let mut fib = Fib::new(0, &domain);
+        let at = |a: [u8; 4]| u32::from_be_bytes(a);
+        let way = |source, adjacency| Way::new(source, Via::Drop, adjacency);
+        fib.insert(prefix("10.0.0.0/8"), way(RouteSource::Cli, 1)).unwrap();
+        fib.insert(prefix("10.1.0.0/16"), way(RouteSource::Cli, 2)).unwrap();
+        fib.insert(prefix("10.1.0.0/16"), way(RouteSource::Interface, 3)).unwrap();
+        let table = fib.compiled();
+        assert_eq!(table.lookup(at([10, 1, 2, 3])), 3);
+        assert_eq!(fib.insert(prefix("10.1.0.0/16"), way(RouteSource::Cli, 4)).unwrap(), Some(2));
+        assert_eq!(table.lookup(at([10, 1, 2, 3])), 3);
+        assert_eq!(fib.remove(prefix("10.1.0.0/16"), RouteSource::Interface).unwrap().adjacency, 3);
+        assert_eq!(table.lookup(at([10, 1, 2, 3])), 4);
+        assert!(fib.remove(prefix("10.1.0.0/16"), RouteSource::Interface).is_none());
+        fib.remove(prefix("10.1.0.0/16"), RouteSource::Cli).unwrap();
+        assert_eq!(table.lookup(at([10, 1, 2, 3])), 1);
+        fib.remove(prefix("10.0.0.0/8"), RouteSource::Cli).unwrap();
+        assert_eq!(table.lookup(at([10, 1, 2, 3])), 0);
+        assert!(fib.routes().is_empty());
+    }
+}

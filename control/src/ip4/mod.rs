@@ -1,0 +1,9 @@
+//! The control plane of IPv4: routes, neighbours, and what the workers see of them.
+
+mod adjacency;
+mod fib;
+mod neighbour;
+
+pub use adjacency::{AdjacencyKey, AdjacencyTable};
+pub use fib::{Fib, MAX_ROUTES, Route, RouteSource, Via};
+pub use neighbour::{Neighbour, NeighbourState, Neighbours, NeighboursError};

@@ -1,0 +1,21 @@
+//! What the fuzz targets do with an input, as functions: libFuzzer calls them with what it makes up, and `cargo test` with
+//! the files of `corpus/` and `regressions/`.
+//!
+//! Each must end without a panic, whatever the input.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod graph;
+pub mod memif_messages;
+pub mod startup_conf;
+
+/// What a target does with an input.
+pub type Target = fn(&[u8]);
+
+/// All targets, by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("startup_conf", startup_conf::run),
+    ("cli", cli::run),
+    ("memif_messages", memif_messages::run),
+    ("graph", graph::run),
+];
