@@ -2,9 +2,10 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 
-DEMO_PACKAGES := iproute2 iputils-ping iperf3 ethtool
-TEST_PACKAGES := $(DEMO_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping clang llvm libbpf-dev \
-    libclang-rt-16-dev
+DEMO_PACKAGES := gcc libc6-dev iproute2 iputils-ping iperf3 ethtool
+FUZZ_PACKAGES := g++ libclang-rt-16-dev
+TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
+    clang llvm libbpf-dev
 FUZZ_TARGETS := startup_conf cli memif_messages graph
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
@@ -69,7 +70,7 @@ bench: ## Mpps and cycles a packet of each path, beside dpdk-testpmd
 	cargo run --release -p wharf-benches
 
 fuzz: ## fuzz one target: make fuzz TARGET=graph FUZZ_SECONDS=600
-	@tools/install.sh "fuzzing" libclang-rt-16-dev
+	@tools/install.sh "fuzzing" $(FUZZ_PACKAGES)
 	tools/fuzz.sh $(or $(TARGET),graph) $(FUZZ_SECONDS)
 
 xdp-check: ## the committed XDP object is what its source compiles to
@@ -77,6 +78,7 @@ xdp-check: ## the committed XDP object is what its source compiles to
 
 deny: ## licences and sources of all dependencies (needs cargo-deny)
 	cargo deny check licenses bans sources
+	cargo deny --manifest-path fuzz/Cargo.toml --config deny.toml check licenses bans sources
 
 clean-netns: ## delete what killed tests and demos left: namespaces of processes that are gone
 	@tools/clean-netns.sh

@@ -21,7 +21,10 @@ pids=()
 cleanup() {
     status=$?
     trap - EXIT
-    [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
+    for signal in TERM KILL; do
+        [ ${#pids[@]} -eq 0 ] || kill -$signal "${pids[@]}" 2>/dev/null || break
+        sleep 0.5
+    done
     wait || true
     for ns in "$wharf_ns" "$a" "$b"; do
         ip netns delete "$ns" 2>/dev/null || true
@@ -62,6 +65,8 @@ for pod in a b; do
     ip -n "$wharf_ns" link set "veth-$pod" up
     ip -n "$ns" link set lo up
     ip -n "$ns" address add "$net.2/24" dev eth0
+    # IPv4 only: no router solicitations between the packets that are shown.
+    ip -n "$ns" link set eth0 addrgenmode none
     ip -n "$ns" link set eth0 up
     ip -n "$ns" route add default via "$net.1"
     echo "container $pod: eth0 $net.2/24, default gateway $net.1"
@@ -112,7 +117,10 @@ in_a ping -n -c 3 -i 0.2 10.0.3.2
 step "TCP from a to b through wharf, for $seconds seconds"
 ip netns exec "$b" iperf3 --server --one-off --bind 10.0.2.2 </dev/null >"$dir/iperf3.log" 2>&1 &
 pids+=($!)
-sleep 1
+for _ in $(seq 50); do
+    [ -z "$(ip netns exec "$b" ss -Hltn 'sport = 5201')" ] || break
+    sleep 0.1
+done
 in_a iperf3 --client 10.0.2.2 --time "$seconds" --interval 0
 
 step "What the interfaces counted"

@@ -20,11 +20,11 @@ for package in "$@"; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
-echo "installing ${missing[*]} (for $reason)"
 if [ "$(id -u)" != 0 ]; then
-    echo "this needs root: run  sudo apt-get install ${missing[*]}" >&2
+    echo "these packages are missing for $reason: run, as root,  apt-get install ${missing[*]}" >&2
     exit 1
 fi
+echo "installing ${missing[*]} (for $reason)"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update --quiet --quiet
 apt-get install --yes --quiet --quiet --no-install-recommends "${missing[@]}" </dev/null >/dev/null

@@ -1,6 +1,12 @@
-//! (filled below)
+//! The control plane of wharf: operations on one [`dataplane::Dataplane`], and the command line over them.
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod commands;
+pub mod dataplane;
+pub mod interface;
+pub mod ip4;
+pub mod ping;
 pub mod rib;
+pub mod shell;
 pub mod startup;

@@ -313,6 +313,14 @@ impl Pool {
         counts
     }
 
+    /// How many buffers each owner holds, `(free, graph, devices)`; `None` in a build without owners.
+    pub fn owners(&self) -> Option<(u32, u32, u32)> {
+        #[cfg(any(debug_assertions, feature = "checked"))]
+        return Some(self.census());
+        #[cfg(not(any(debug_assertions, feature = "checked")))]
+        None
+    }
+
     /// Whether buffers have owners in this build.
     pub const CHECKED: bool = cfg!(any(debug_assertions, feature = "checked"));
 }
@@ -479,7 +487,7 @@ impl Drop for BufferCache {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(debug_assertions, feature = "checked")))]
 mod tests {
     use super::*;
 

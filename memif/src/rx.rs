@@ -440,6 +440,28 @@ impl RxQueue {
     }
 }
 
+/// For load generators, whose own work must not be what is measured.
+#[cfg(feature = "raw")]
+impl RxQueue {
+    /// Gives all filled slots back unread, and returns how many there were. Writes nothing but the index, and counts
+    /// nothing. Of a client, so, each descriptor still says the length of its last packet, and the server takes that
+    /// for the size of the buffer: for packets of one length only.
+    #[inline]
+    pub fn raw_discard(&mut self) -> usize {
+        if !self.shared.link.alive() {
+            return 0;
+        }
+        let Ok(filled) = self.cursor.available(&self.shared.ring, u16::MAX) else {
+            self.shared.impossible_index();
+            return 0;
+        };
+        if filled != 0 {
+            self.cursor.advance(&self.shared.ring, filled);
+        }
+        filled.into()
+    }
+}
+
 /// The rest of a packet of `len` bytes, of which `done` are copied, into as much more room as it takes. False if
 /// the sink gave up.
 #[cold]

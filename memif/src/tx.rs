@@ -317,3 +317,51 @@ impl TxQueue {
         self.shared.link.alive()
     }
 }
+
+/// For load generators, whose own work must not be what is measured.
+#[cfg(feature = "raw")]
+impl TxQueue {
+    /// Writes a packet into the buffer of every slot, for [`TxQueue::raw_publish`] to send again and again; `packet`
+    /// gets the slot, below the ring size, and gives at most a buffer of bytes. Only for a client that has sent
+    /// nothing yet. False, and the ring may be half filled, where that is not so or a packet is empty or too long.
+    pub fn raw_fill<P: AsRef<[u8]>>(&mut self, packet: impl Fn(u16) -> P) -> bool {
+        let ring = &self.shared.ring;
+        let size = self.cursor.size();
+        let Some(buffers) = self.buffers else { return false };
+        if self.cursor.available(ring, size) != Ok(size) {
+            return false;
+        }
+        for slot in 0..size {
+            let packet = packet(slot);
+            let (data, offset) = (packet.as_ref(), buffers.offset(slot));
+            let length = data.len() as u32;
+            let Some(to) = ring.regions().range(0, offset, buffers.size) else { return false };
+            if data.is_empty() || data.len() > buffers.size as usize {
+                return false;
+            }
+            // SAFETY: `to` is valid for `buffers.size` bytes as long as the ring's regions, and `data` is private
+            // memory of no more than that.
+            unsafe { copy(data.as_ptr(), to.as_ptr(), data.len()) };
+            ring.set_descriptor(slot, Descriptor { flags: 0, region: 0, length, offset });
+        }
+        true
+    }
+
+    /// Sends what [`TxQueue::raw_fill`] left in the free slots, and returns how many packets that were. Writes nothing
+    /// but the index, and counts nothing.
+    #[inline]
+    pub fn raw_publish(&mut self) -> usize {
+        if !self.shared.link.alive() {
+            return 0;
+        }
+        let Ok(free) = self.cursor.available(&self.shared.ring, u16::MAX) else {
+            self.shared.impossible_index();
+            return 0;
+        };
+        if free != 0 {
+            self.cursor.advance(&self.shared.ring, free);
+            self.unkicked = true;
+        }
+        free.into()
+    }
+}

@@ -5,5 +5,5 @@ mod fib;
 mod neighbour;
 
 pub use adjacency::{AdjacencyKey, AdjacencyTable};
-pub use fib::{Fib, MAX_ROUTES, Route, RouteSource, Via};
-pub use neighbour::{Neighbour, NeighbourState, Neighbours, NeighboursError};
+pub use fib::{Fib, MAX_ROUTES, Route, RouteSource, Via, Way};
+pub use neighbour::{Due, Neighbour, NeighbourState, Neighbours, NeighboursError};

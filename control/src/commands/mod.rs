@@ -1,0 +1,72 @@
+//! The commands of the CLI, a file per subject, in one visible list.
+
+mod interface;
+mod ip;
+mod memif;
+mod pg;
+mod runtime;
+mod system;
+mod trace;
+
+use crate::cli::{CliError, Command, Names, Registry, RegistryError};
+use crate::dataplane::Dataplane;
+use wharf_engine::SwIfIndex;
+use wharf_engine::trace::TraceNames;
+
+pub use runtime::Cleared;
+
+/// Every command that there is.
+pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
+    let lists: [&[Command<Dataplane>]; 7] = [
+        interface::COMMANDS,
+        ip::COMMANDS,
+        memif::COMMANDS,
+        pg::COMMANDS,
+        runtime::COMMANDS,
+        system::COMMANDS,
+        trace::COMMANDS,
+    ];
+    Registry::new(lists.into_iter().flatten().copied())
+}
+
+impl Names for Dataplane {
+    fn interface(&self, name: &str) -> Option<u32> {
+        self.find_interface(name).map(|i| i.0)
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.interfaces.values().map(|i| i.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let graph = self.engine.graph();
+        let inputs = graph.inputs.iter().map(|i| i.name);
+        inputs.chain(graph.nodes.iter().map(|n| n.name)).map(String::from).collect()
+    }
+}
+
+impl TraceNames for Dataplane {
+    fn interface(&self, index: SwIfIndex) -> String {
+        self.interface_name(index)
+    }
+}
+
+/// A prefix of IPv4, or an error that says so.
+fn prefix4(prefix: crate::cli::Prefix) -> Result<(std::net::Ipv4Addr, u8), CliError> {
+    match prefix.addr {
+        std::net::IpAddr::V4(address) => Ok((address, prefix.len)),
+        std::net::IpAddr::V6(address) => {
+            Err(CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_list_is_sound() {
+        super::registry().unwrap();
+    }
+}

@@ -1,0 +1,585 @@
+//! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
+//! publish; nothing else changes state.
+
+use crate::interface::{Interface, InterfaceKind};
+use crate::ip4::{AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via};
+use crate::startup::{self, StartupConfig};
+use rustix::event::epoll;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wharf_drivers::memif::MemifManager;
+use wharf_drivers::pg::PgInterface;
+use wharf_engine::buffer::PoolConfig;
+use wharf_engine::device::RxMode;
+use wharf_engine::mapping::PageSize;
+use wharf_engine::rcu::Publisher;
+use wharf_engine::wake::Waker;
+use wharf_engine::{Engine, EngineConfig, EngineError, GraphBuilder, SwIfIndex, WorkerIndex};
+use wharf_nodes::arp::ArpTables;
+use wharf_nodes::event::{Event, Events};
+use wharf_nodes::interface::InterfaceTables;
+use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Tables};
+use wharf_nodes::wire::arp::ArpPacket;
+use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
+use wharf_nodes::wire::ip4::Ip4Prefix;
+use zerocopy::IntoBytes;
+
+/// How long a change waits for the workers to have seen the one before it.
+const SEEN: Duration = Duration::from_millis(100);
+/// Events handled in one go.
+const EVENTS: usize = 4096;
+
+/// Why an operation was refused. The text is for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpError {
+    /// For a reason that the text says.
+    #[error("{0}")]
+    Refused(String),
+    /// By the engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// By the memif driver.
+    #[error(transparent)]
+    Memif(#[from] wharf_drivers::memif::MemifError),
+    /// By the packet generator.
+    #[error(transparent)]
+    Pg(#[from] wharf_drivers::pg::PgError),
+    /// By the system.
+    #[error("{0}: {1}")]
+    System(String, std::io::Error),
+}
+
+impl OpError {
+    /// A refusal.
+    pub fn refused<T>(why: impl Into<String>) -> Result<T, OpError> {
+        Err(OpError::Refused(why.into()))
+    }
+}
+
+/// An answer to a ping, as it is given to who waits for it.
+#[derive(Clone, Debug)]
+pub struct EchoReply {
+    /// Who answered.
+    pub from: Ipv4Addr,
+    /// Sequence number.
+    pub sequence: u16,
+    /// Time to live that was left.
+    pub ttl: u8,
+    /// Bytes of the IP packet.
+    pub len: u16,
+    /// When it came, nanoseconds of the engine's clock.
+    pub received: u64,
+}
+
+/// The control plane.
+pub struct Dataplane {
+    pub(crate) engine: Engine,
+    events: Events,
+    pub(crate) interfaces: BTreeMap<SwIfIndex, Interface>,
+    pub(crate) fibs: BTreeMap<u32, Fib>,
+    pub(crate) adjacencies: AdjacencyTable,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) memif: MemifManager,
+    pub(crate) pg: BTreeMap<SwIfIndex, PgInterface>,
+    pub(crate) default_rx_mode: RxMode,
+    pub(crate) jobs: Vec<crate::ping::Ping>,
+    pub(crate) pings: BTreeMap<u16, std::sync::mpsc::Sender<EchoReply>>,
+    pub(crate) next_ping: u16,
+    pub(crate) cleared: crate::commands::Cleared,
+    pub(crate) runtime_dir: PathBuf,
+    tables: (Publisher<InterfaceTables>, Publisher<Ip4Tables>, Publisher<ArpTables>),
+    epoll: Arc<OwnedFd>,
+    waker: Waker,
+    next_housekeeping: Instant,
+}
+
+impl std::fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataplane").field("interfaces", &self.interfaces.len()).finish_non_exhaustive()
+    }
+}
+
+/// The engine's configuration, out of startup.conf.
+pub fn engine_config(config: &StartupConfig) -> EngineConfig {
+    let buffers = config.buffers.buffers_per_numa.unwrap_or(8192);
+    let pages = match config.buffers.page_size {
+        None => PageSize::Auto,
+        Some(startup::PageSize::Default) => PageSize::Small,
+        Some(startup::PageSize::Bytes(bytes)) if bytes < 2 << 20 => PageSize::Small,
+        Some(_) => PageSize::Huge,
+    };
+    let cpu = &config.cpu;
+    let pinned = if !cpu.corelist_workers.is_empty() {
+        cpu.corelist_workers.iter().map(|core| Some(usize::from(*core))).collect()
+    } else {
+        let cores = (usize::from(cpu.skip_cores)..).filter(|core| Some(*core as u16) != cpu.main_core);
+        match cpu.workers {
+            Some(workers) if workers > 0 => cores.take(usize::from(workers)).map(Some).collect(),
+            // Without a word about cores there is one worker, and the kernel places it.
+            _ => vec![None],
+        }
+    };
+    EngineConfig {
+        pool: PoolConfig { buffers, limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)), pages },
+        workers: pinned,
+        thread_prefix: config.cpu.thread_prefix.clone().unwrap_or_else(|| "wharf".into()),
+        level: None,
+    }
+}
+
+impl Dataplane {
+    /// Starts the engine with the nodes of this project and with what `more` adds to the list.
+    pub fn start(
+        config: &EngineConfig,
+        runtime_dir: &Path,
+        more: impl FnOnce(&mut GraphBuilder),
+    ) -> Result<Dataplane, OpError> {
+        let system = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| OpError::System(what, error)
+        };
+        let waker = Waker::new().map_err(system("cannot make an event descriptor"))?;
+        let mut list = GraphBuilder::new();
+        let events = wharf_nodes::nodes(&mut list, waker.clone());
+        for input in ["memif-input", "pg-input", "af_xdp-input"] {
+            list.input(input);
+        }
+        more(&mut list);
+        let mut engine = Engine::start(config, list)?;
+        let tables = (engine.tables(), engine.tables(), engine.tables());
+        let memif = MemifManager::new(runtime_dir, "wharf")?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|e| OpError::System("cannot make an epoll descriptor".into(), e.into()))?;
+        for (number, fd) in [(0, waker.as_fd()), (1, memif.fd())] {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)
+                .map_err(|e| OpError::System("cannot wait for a descriptor".into(), e.into()))?;
+        }
+        let workers = engine.workers();
+        let mut fibs = BTreeMap::new();
+        fibs.insert(0, Fib::new(0, engine.domain()));
+        let mut dataplane = Dataplane {
+            engine,
+            events,
+            interfaces: BTreeMap::new(),
+            fibs,
+            adjacencies: AdjacencyTable::new(workers),
+            neighbours: Neighbours::default(),
+            memif,
+            pg: BTreeMap::new(),
+            default_rx_mode: RxMode::Adaptive,
+            jobs: Vec::new(),
+            pings: BTreeMap::new(),
+            next_ping: 1,
+            cleared: Default::default(),
+            runtime_dir: runtime_dir.to_owned(),
+            tables,
+            epoll: Arc::new(epoll),
+            waker,
+            next_housekeeping: Instant::now(),
+        };
+        dataplane.interfaces.insert(SwIfIndex::LOCAL, Interface::new("local0".into(), InterfaceKind::Local));
+        dataplane.publish();
+        Ok(dataplane)
+    }
+
+    /// What the main loop polls for input; then it calls [`Dataplane::process`].
+    pub fn poll_fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.epoll)
+    }
+
+    /// Adds a descriptor to what the main loop polls.
+    pub fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), OpError> {
+        epoll::add(&*self.epoll, fd, epoll::EventData::new_u64(2), epoll::EventFlags::IN)
+            .map_err(|e| OpError::System("cannot wait for a descriptor".into(), e.into()))
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Sets the mode of receive queues that are created from now on.
+    pub fn set_default_rx_mode(&mut self, mode: RxMode) {
+        self.default_rx_mode = mode;
+    }
+
+    /// Does what is due: events of nodes and peers, timers. Returns when to call again at the latest.
+    pub fn process(&mut self, now: Instant) -> Instant {
+        self.waker.clear();
+        for event in self.events.take(EVENTS) {
+            self.node_event(event, now);
+        }
+        for event in self.memif.poll(now) {
+            self.memif_event(event);
+        }
+        if now >= self.next_housekeeping {
+            self.housekeeping(now);
+        }
+        let mut next = self.next_housekeeping;
+        if let Some(deadline) = self.memif.next_deadline() {
+            next = next.min(deadline);
+        }
+        next
+    }
+
+    fn housekeeping(&mut self, now: Instant) {
+        self.next_housekeeping = now + Duration::from_millis(100);
+        for worker in self.engine.housekeeping() {
+            tracing::warn!("worker {} has made no turn for 100 ms", worker.0);
+        }
+        for pg in self.pg.values_mut() {
+            pg.poll();
+        }
+        for due in self.neighbours.due(now) {
+            match due {
+                crate::ip4::Due::Ask(interface, address) => self.send_arp_request(interface, address),
+                crate::ip4::Due::GiveUp(interface, address) => self.forget_neighbour(interface, address),
+            }
+        }
+    }
+
+    fn node_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::ArpSeen { interface, address, mac, for_us } => {
+                let known = self.neighbours.get(interface, address).is_some();
+                if (known || for_us)
+                    && let Err(error) = self.set_neighbour(interface, address, mac, false, true, now)
+                {
+                    tracing::debug!("neighbour {address} is not learned: {error}");
+                }
+            }
+            Event::Resolve { interface, address } => {
+                if !self.interfaces.get(&interface).is_some_and(|i| i.can_arp(address)) {
+                    return;
+                }
+                match self.neighbours.ask(interface, address, now) {
+                    Ok(true) => self.send_arp_request(interface, address),
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!("neighbour {address} is not asked for: {error}"),
+                }
+            }
+            Event::EchoReply { from, id, sequence, ttl, len, received } => {
+                if let Some(waiting) = self.pings.get(&id) {
+                    let _ = waiting.send(EchoReply { from, sequence, ttl, len, received });
+                }
+            }
+        }
+    }
+
+    /// Broadcasts an ARP request from an interface's own address.
+    fn send_arp_request(&mut self, interface: SwIfIndex, address: Ipv4Addr) {
+        let Some(record) = self.interfaces.get(&interface) else { return };
+        let own = record.addresses.iter().find(|(a, len)| Ip4Prefix::clamped(*a, *len).contains(address));
+        let Some((own, _)) = own.or(record.addresses.first()) else { return };
+        let mut frame = Vec::with_capacity(EthernetHeader::LEN + ArpPacket::LEN);
+        let header = EthernetHeader::new(MacAddress::BROADCAST, record.mac, EtherType::ARP);
+        frame.extend_from_slice(header.as_bytes());
+        frame.extend_from_slice(ArpPacket::request((record.mac, *own), address).as_bytes());
+        if let Some(output) = self.engine.graph().find("interface-output") {
+            let sent = self.engine.inject(WorkerIndex(0), output, SwIfIndex::LOCAL, &frame, interface);
+            if let Err(error) = sent {
+                tracing::debug!("ARP request for {address} not sent: {error}");
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------- publishing
+
+    /// Makes interfaces, addresses and adjacencies visible to the workers, as one generation.
+    pub(crate) fn publish(&mut self) {
+        let count = self.interfaces.keys().last().map_or(0, |i| i.index() + 1);
+        let mut interfaces = InterfaceTables { list: vec![Default::default(); count] };
+        let mut arp = ArpTables { interfaces: vec![Default::default(); count] };
+        let mut ip4 = vec![Default::default(); count];
+        for (index, record) in &self.interfaces {
+            interfaces.list[index.index()] = record.entry();
+            arp.interfaces[index.index()] = record.arp();
+            let fib = self.fibs.get(&record.table).map_or(0, |f| f.index);
+            ip4[index.index()] = record.ip4(fib);
+        }
+        self.adjacencies.take_dirty();
+        let tables = Ip4Tables {
+            fibs: self.compiled_fibs(),
+            adjacencies: self.adjacencies.entries().to_vec(),
+            counters: Arc::clone(self.adjacencies.counters()),
+            interfaces: ip4,
+        };
+        let mut transaction = self.engine.domain().begin();
+        self.tables.0.publish_in(&mut transaction, interfaces);
+        self.tables.1.publish_in(&mut transaction, tables);
+        self.tables.2.publish_in(&mut transaction, arp);
+    }
+
+    fn compiled_fibs(&self) -> Vec<Arc<wharf_engine::mtrie::Mtrie>> {
+        let mut fibs: Vec<_> = self.fibs.values().map(|f| (f.index, f.compiled())).collect();
+        fibs.sort_by_key(|f| f.0);
+        fibs.into_iter().map(|f| f.1).collect()
+    }
+
+    /// Publishes the adjacencies if they changed, and waits until the workers have them: only then may a route that leads to a
+    /// new one be compiled.
+    pub(crate) fn publish_adjacencies(&mut self) {
+        if !self.adjacencies.is_dirty() {
+            return;
+        }
+        self.adjacencies.take_dirty();
+        let entries = self.adjacencies.entries().to_vec();
+        self.tables.1.update(|old| Ip4Tables { adjacencies: entries, ..old.clone() });
+        if !self.engine.domain().synchronize(SEEN) {
+            tracing::warn!("a worker is slow to take over new adjacencies");
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------- routes
+
+    fn make_adjacency(&self, key: AdjacencyKey) -> Adjacency {
+        let on = |interface: SwIfIndex, kind| {
+            let record = self.interfaces.get(&interface);
+            Adjacency {
+                kind,
+                tx: interface,
+                mtu: record.map_or(0, |r| r.mtu),
+                ..Adjacency::default()
+            }
+        };
+        match key {
+            AdjacencyKey::Drop => Adjacency { kind: AdjacencyKind::Drop, ..Adjacency::default() },
+            AdjacencyKey::Punt => Adjacency { kind: AdjacencyKind::Punt, ..Adjacency::default() },
+            AdjacencyKey::Local => Adjacency { kind: AdjacencyKind::Local, ..Adjacency::default() },
+            AdjacencyKey::Glean(interface) => on(interface, AdjacencyKind::Arp),
+            AdjacencyKey::Neighbour(interface, address) => {
+                let mut adjacency = on(interface, AdjacencyKind::Arp);
+                adjacency.next_hop = address.to_bits();
+                self.complete(&mut adjacency, interface, address);
+                adjacency
+            }
+        }
+    }
+
+    /// Fills an adjacency's header in if the neighbour is known.
+    fn complete(&self, adjacency: &mut Adjacency, interface: SwIfIndex, address: Ipv4Addr) {
+        let known = self.neighbours.get(interface, address).filter(|n| n.state != NeighbourState::Incomplete);
+        let own = self.interfaces.get(&interface).map_or(MacAddress::ZERO, |i| i.mac);
+        match known {
+            Some(neighbour) => {
+                let header = EthernetHeader::new(neighbour.mac, own, EtherType::IP4);
+                adjacency.rewrite.copy_from_slice(header.as_bytes());
+                adjacency.kind = AdjacencyKind::Rewrite;
+            }
+            None => adjacency.kind = AdjacencyKind::Arp,
+        }
+    }
+
+    pub(crate) fn adjacency_key(via: Via) -> AdjacencyKey {
+        match via {
+            Via::NextHop(address, interface) => AdjacencyKey::Neighbour(interface, address),
+            Via::Attached(interface) => AdjacencyKey::Glean(interface),
+            Via::Local(_) => AdjacencyKey::Local,
+            Via::Drop => AdjacencyKey::Drop,
+            Via::Punt => AdjacencyKey::Punt,
+        }
+    }
+
+    fn acquire(&mut self, via: Via) -> Result<u32, OpError> {
+        let key = Self::adjacency_key(via);
+        if let Some(index) = self.adjacencies.find(key) {
+            self.adjacencies.acquire(key, Adjacency::default);
+            return Ok(index);
+        }
+        let entry = self.make_adjacency(key);
+        match self.adjacencies.acquire(key, || entry) {
+            Some(index) => Ok(index),
+            None => OpError::refused("too many adjacencies"),
+        }
+    }
+
+    fn fib_mut(&mut self, table: u32) -> Result<&mut Fib, OpError> {
+        match self.fibs.get_mut(&table) {
+            Some(fib) => Ok(fib),
+            None => OpError::refused(format!("there is no IPv4 table {table}")),
+        }
+    }
+
+    /// Adds a route, or replaces the one that the same source had.
+    pub fn add_route(
+        &mut self,
+        table: u32,
+        prefix: Ip4Prefix,
+        source: RouteSource,
+        via: Via,
+    ) -> Result<(), OpError> {
+        if self.fib_mut(table)?.routes().len() >= MAX_ROUTES {
+            return OpError::refused(format!("table {table} has {MAX_ROUTES} routes already"));
+        }
+        let adjacency = self.acquire(via)?;
+        self.publish_adjacencies();
+        let way = crate::ip4::Way::new(source, via, adjacency);
+        match self.fib_mut(table)?.insert(prefix, way) {
+            Ok(replaced) => {
+                if let Some(old) = replaced {
+                    self.adjacencies.release(old, self.engine.domain());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.adjacencies.release(adjacency, self.engine.domain());
+                OpError::refused(error.to_string())
+            }
+        }
+    }
+
+    /// Removes a source's route; the packets on their way along it arrive.
+    pub fn delete_route(&mut self, table: u32, prefix: Ip4Prefix, source: RouteSource) -> Result<(), OpError> {
+        match self.fib_mut(table)?.remove(prefix, source) {
+            Some(way) => {
+                self.adjacencies.release(way.adjacency, self.engine.domain());
+                Ok(())
+            }
+            None => OpError::refused(format!("there is no such route to {prefix} in table {table}")),
+        }
+    }
+
+    /// The interface through whose subnet `next_hop` is reached.
+    pub fn resolve(&self, table: u32, next_hop: Ipv4Addr) -> Option<SwIfIndex> {
+        let (_, route) = self.fibs.get(&table)?.routes().lookup(next_hop)?;
+        route.ways().find_map(|way| match way.via {
+            Via::Attached(interface) | Via::NextHop(_, interface) => Some(interface),
+            _ => None,
+        })
+    }
+
+    /// Creates an empty table, or says that it is there.
+    pub fn add_table(&mut self, table: u32) -> Result<(), OpError> {
+        if self.fibs.contains_key(&table) {
+            return Ok(());
+        }
+        if self.fibs.len() >= 4096 {
+            return OpError::refused("there are 4096 IPv4 tables already");
+        }
+        let index = self.fibs.len() as u32;
+        self.fibs.insert(table, Fib::new(index, self.engine.domain()));
+        self.publish();
+        Ok(())
+    }
+
+    /// Deletes a table without routes and interfaces. Table 0 stays.
+    pub fn delete_table(&mut self, table: u32) -> Result<(), OpError> {
+        if table == 0 {
+            return OpError::refused("table 0 cannot be deleted");
+        }
+        let routes = self.fib_mut(table)?.routes().len();
+        if routes != 0 {
+            return OpError::refused(format!("table {table} still has {routes} routes"));
+        }
+        if let Some(user) = self.interfaces.values().find(|i| i.table == table) {
+            return OpError::refused(format!("table {table} is used by {}", user.name));
+        }
+        self.fibs.remove(&table);
+        for (index, fib) in self.fibs.values_mut().enumerate() {
+            fib.index = index as u32;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// The table that an interface is in.
+    pub(crate) fn table_of(&self, interface: SwIfIndex) -> u32 {
+        self.interfaces.get(&interface).map_or(0, |i| i.table)
+    }
+
+    // ---------------------------------------------------------------------------------------- neighbours
+
+    /// Records a neighbour; with a host route if `in_fib` and its subnet is connected.
+    pub fn set_neighbour(
+        &mut self,
+        interface: SwIfIndex,
+        address: Ipv4Addr,
+        mac: MacAddress,
+        fixed: bool,
+        in_fib: bool,
+        now: Instant,
+    ) -> Result<(), OpError> {
+        if mac.is_multicast() || mac.is_zero() {
+            return OpError::refused(format!("{mac} is not the address of a neighbour"));
+        }
+        let changed = (self.neighbours.set(interface, address, mac, fixed, now))
+            .map_err(|e| OpError::Refused(e.to_string()))?;
+        if !changed {
+            return Ok(());
+        }
+        self.refresh_adjacency(interface, address);
+        let connected = self.interfaces.get(&interface).is_some_and(|i| i.can_arp(address));
+        let known = self.neighbours.get(interface, address).is_some_and(|n| n.in_fib);
+        if in_fib && connected && !known {
+            let table = self.table_of(interface);
+            let via = Via::NextHop(address, interface);
+            self.add_route(table, Ip4Prefix::host(address), RouteSource::Neighbour, via)?;
+            self.neighbours.set_in_fib(interface, address, true);
+        }
+        self.publish_adjacencies();
+        Ok(())
+    }
+
+    fn refresh_adjacency(&mut self, interface: SwIfIndex, address: Ipv4Addr) {
+        let key = AdjacencyKey::Neighbour(interface, address);
+        if let Some(index) = self.adjacencies.find(key) {
+            let entry = self.make_adjacency(key);
+            self.adjacencies.change(index, |old| *old = entry);
+        }
+    }
+
+    /// Fills all adjacencies of an interface anew: its MAC address or MTU changed.
+    pub(crate) fn refresh_interface(&mut self, interface: SwIfIndex) {
+        let of = |key: &AdjacencyKey| match key {
+            AdjacencyKey::Neighbour(i, _) | AdjacencyKey::Glean(i) => *i == interface,
+            _ => false,
+        };
+        let list: Vec<_> = self.adjacencies.iter().filter(|(_, key)| of(key)).collect();
+        for (index, key) in list {
+            let entry = self.make_adjacency(key);
+            self.adjacencies.change(index, |old| *old = entry);
+        }
+    }
+
+    /// Forgets a neighbour and its host route.
+    pub fn forget_neighbour(&mut self, interface: SwIfIndex, address: Ipv4Addr) {
+        let Some(neighbour) = self.neighbours.remove(interface, address) else { return };
+        if neighbour.in_fib {
+            let table = self.table_of(interface);
+            let gone = self.delete_route(table, Ip4Prefix::host(address), RouteSource::Neighbour);
+            debug_assert!(gone.is_ok());
+        }
+        self.refresh_adjacency(interface, address);
+        self.publish_adjacencies();
+    }
+
+    /// Every route of every table that needs `interface`.
+    pub(crate) fn routes_through(&self, interface: SwIfIndex) -> Vec<(u32, Ip4Prefix, RouteSource)> {
+        let mut list = Vec::new();
+        for (table, fib) in &self.fibs {
+            let uses = |route: &Route| -> Vec<RouteSource> {
+                (route.ways().filter(|w| w.via.interface() == Some(interface)).map(|w| w.source)).collect()
+            };
+            for (prefix, route) in fib.routes().iter() {
+                list.extend(uses(route).into_iter().map(|source| (*table, prefix, source)));
+            }
+        }
+        list
+    }
+
+    /// Stops everything and gives everything back.
+    pub fn shut_down(&mut self) {
+        let mut all: Vec<SwIfIndex> = self.interfaces.keys().copied().filter(|i| *i != SwIfIndex::LOCAL).collect();
+        all.reverse();
+        for interface in all {
+            if let Err(error) = self.delete_interface(interface) {
+                tracing::warn!("interface {interface} cannot be given back: {error}");
+            }
+        }
+        self.engine.shut_down();
+    }
+}

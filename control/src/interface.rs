@@ -1,0 +1,472 @@
+//! Interfaces: what the operator set, and the operations on them.
+
+use crate::dataplane::{Dataplane, OpError};
+use crate::ip4::{RouteSource, Via};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+use wharf_drivers::memif::{MemifConfig, MemifEvent};
+use wharf_drivers::pg::{PgInterface, PgMode};
+use wharf_engine::buffer::DATA_SIZE;
+use wharf_engine::device::{DeviceInput, DeviceOutput, RxMode};
+use wharf_engine::engine::{InputId, InterfaceSetup};
+use wharf_engine::{SwIfIndex, WorkerIndex};
+use wharf_nodes::arp::ArpInterface;
+use wharf_nodes::interface::{InterfaceEntry, L2Mode};
+use wharf_nodes::ip4::Ip4Interface;
+use wharf_nodes::wire::ethernet::{EthernetHeader, MacAddress};
+use wharf_nodes::wire::ip4::Ip4Prefix;
+
+/// Longest IP packet that fits a buffer with its Ethernet header.
+pub const MAX_MTU: u16 = (DATA_SIZE - EthernetHeader::LEN) as u16;
+/// Shortest MTU that IPv4 allows, RFC 791.
+pub const MIN_MTU: u16 = 68;
+/// Interfaces at most.
+const MAX_INTERFACES: u32 = 4096;
+
+/// What an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceKind {
+    /// `local0`.
+    Local,
+    /// A loopback.
+    Loopback,
+    /// A memif.
+    Memif,
+    /// A packet generator.
+    Pg,
+    /// A Linux interface by AF_XDP.
+    AfXdp,
+}
+
+impl InterfaceKind {
+    /// VPP's name of the device class.
+    pub fn hardware(self) -> &'static str {
+        match self {
+            InterfaceKind::Local => "local",
+            InterfaceKind::Loopback => "Loopback",
+            InterfaceKind::Memif => "memif",
+            InterfaceKind::Pg => "pg",
+            InterfaceKind::AfXdp => "af_xdp",
+        }
+    }
+}
+
+/// An interface as the operator set it.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: InterfaceKind,
+    /// Set up by the operator.
+    pub admin_up: bool,
+    /// Whether the other end is there.
+    pub link_up: bool,
+    /// Its MAC address.
+    pub mac: MacAddress,
+    /// Longest IP packet.
+    pub mtu: u16,
+    /// What happens to received frames.
+    pub mode: L2Mode,
+    /// Its IPv4 table.
+    pub table: u32,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<(Ipv4Addr, u8)>,
+    /// When its receive queues are looked at.
+    pub rx_mode: RxMode,
+}
+
+impl Interface {
+    /// A new interface, down.
+    pub fn new(name: String, kind: InterfaceKind) -> Interface {
+        Interface {
+            name,
+            kind,
+            admin_up: false,
+            link_up: matches!(kind, InterfaceKind::Loopback | InterfaceKind::Pg),
+            mac: MacAddress::ZERO,
+            mtu: if kind == InterfaceKind::Local { 0 } else { 1500 },
+            mode: L2Mode::L3,
+            table: 0,
+            addresses: Vec::new(),
+            rx_mode: RxMode::Adaptive,
+        }
+    }
+
+    /// As the nodes see it.
+    pub(crate) fn entry(&self) -> InterfaceEntry {
+        InterfaceEntry { up: self.admin_up, mode: self.mode, mac: self.mac, ip4: !self.addresses.is_empty() }
+    }
+
+    pub(crate) fn arp(&self) -> ArpInterface {
+        let addresses = self.addresses.iter().map(|(a, len)| (*a, Ip4Prefix::clamped(*a, *len))).collect();
+        ArpInterface { mac: self.mac, addresses }
+    }
+
+    pub(crate) fn ip4(&self, fib_index: u32) -> Ip4Interface {
+        let address = self.addresses.first().map_or(0, |(a, _)| a.to_bits());
+        Ip4Interface { fib_index, address, enabled: !self.addresses.is_empty() }
+    }
+
+    /// Whether `address` can be a neighbour here.
+    pub fn can_arp(&self, address: Ipv4Addr) -> bool {
+        self.arp().is_neighbour(address)
+    }
+}
+
+impl Dataplane {
+    /// An interface by name.
+    pub fn find_interface(&self, name: &str) -> Option<SwIfIndex> {
+        self.interfaces.iter().find(|(_, i)| i.name == name).map(|(index, _)| *index)
+    }
+
+    /// An interface's name, or its index if it has gone.
+    pub fn interface_name(&self, index: SwIfIndex) -> String {
+        self.interfaces.get(&index).map_or_else(|| format!("sw_if_index {index}"), |i| i.name.clone())
+    }
+
+    pub(crate) fn record(&self, index: SwIfIndex) -> Result<&Interface, OpError> {
+        match self.interfaces.get(&index) {
+            Some(record) => Ok(record),
+            None => OpError::refused(format!("there is no interface with sw_if_index {index}")),
+        }
+    }
+
+    /// As [`Dataplane::record`], to change; `local0` is not for changing.
+    fn record_mut(&mut self, index: SwIfIndex) -> Result<&mut Interface, OpError> {
+        match self.interfaces.get_mut(&index) {
+            Some(record) if record.kind == InterfaceKind::Local => OpError::refused("local0 cannot be changed"),
+            Some(record) => Ok(record),
+            None => OpError::refused(format!("there is no interface with sw_if_index {index}")),
+        }
+    }
+
+    fn free_index(&self) -> Result<SwIfIndex, OpError> {
+        match (1..MAX_INTERFACES).map(SwIfIndex).find(|i| !self.interfaces.contains_key(i)) {
+            Some(index) => Ok(index),
+            None => OpError::refused(format!("there are {MAX_INTERFACES} interfaces already")),
+        }
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), OpError> {
+        match self.find_interface(name) {
+            Some(_) => OpError::refused(format!("there is an interface `{name}' already")),
+            None => Ok(()),
+        }
+    }
+
+    fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
+        record.mac = mac.unwrap_or_else(|| random_mac(index));
+        record.rx_mode = self.default_rx_mode;
+        self.interfaces.insert(index, record);
+        self.apply(index);
+    }
+
+    /// Tells the engine and the nodes about an interface.
+    pub(crate) fn apply(&mut self, index: SwIfIndex) {
+        let setup = self.interfaces.get(&index).map(|record| {
+            let node = match record.mode {
+                L2Mode::L3 if record.kind == InterfaceKind::Pg => {
+                    self.pg.get(&index).map_or("ethernet-input", |pg| pg.mode().input_node())
+                }
+                L2Mode::L3 => "ethernet-input",
+                L2Mode::Xconnect(_) => "l2-input",
+            };
+            InterfaceSetup {
+                name: Arc::from(record.name.as_str()),
+                up: record.admin_up,
+                input: self.engine.graph().find(node),
+                loopback: record.kind == InterfaceKind::Loopback,
+            }
+        });
+        self.engine.set_interface(index, setup);
+        self.publish();
+    }
+
+    /// Creates `loopN`.
+    pub fn create_loopback(&mut self, mac: Option<MacAddress>, instance: Option<u32>) -> Result<SwIfIndex, OpError> {
+        let free = || (0..).find(|n| self.find_interface(&format!("loop{n}")).is_none()).unwrap_or(0);
+        let name = format!("loop{}", instance.unwrap_or_else(free));
+        self.check_name(&name)?;
+        let index = self.free_index()?;
+        self.add(index, Interface::new(name, InterfaceKind::Loopback), mac);
+        Ok(index)
+    }
+
+    /// Creates a memif; its queues come when the peer connects.
+    pub fn create_memif(&mut self, config: MemifConfig) -> Result<SwIfIndex, OpError> {
+        self.check_name(&config.name)?;
+        let index = self.free_index()?;
+        let (name, mac) = (config.name.clone(), config.mac.map(MacAddress));
+        self.memif.create(index, config, Instant::now())?;
+        self.add(index, Interface::new(name, InterfaceKind::Memif), mac);
+        Ok(index)
+    }
+
+    /// Creates a packet generator interface.
+    pub fn create_pg(&mut self, name: &str, mode: PgMode) -> Result<SwIfIndex, OpError> {
+        self.check_name(name)?;
+        let index = self.free_index()?;
+        let (pg, input, output) = PgInterface::new(name, mode)?;
+        self.pg.insert(index, pg);
+        self.add(index, Interface::new(name.to_owned(), InterfaceKind::Pg), None);
+        self.attach(index, vec![Box::new(input)], vec![Box::new(output)])?;
+        Ok(index)
+    }
+
+    /// Gives an interface's queues to workers. Transmit queues first: what arrives can then be answered.
+    pub(crate) fn attach(
+        &mut self,
+        index: SwIfIndex,
+        inputs: Vec<Box<dyn DeviceInput>>,
+        outputs: Vec<Box<dyn DeviceOutput>>,
+    ) -> Result<(), OpError> {
+        let mode = self.record(index)?.rx_mode;
+        let workers = self.engine.workers() as u16;
+        let first = self.engine.least_loaded().0;
+        for (i, output) in outputs.into_iter().take(usize::from(workers)).enumerate() {
+            self.engine.attach_output(index, WorkerIndex((first + i as u16) % workers), output)?;
+        }
+        for (queue, input) in inputs.into_iter().enumerate() {
+            let worker = WorkerIndex((first + queue as u16) % workers);
+            self.engine.attach_input(index, queue as u16, worker, mode, input)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an interface's queues back.
+    pub(crate) fn detach(&mut self, index: SwIfIndex) -> Result<(), OpError> {
+        for id in self.inputs_of(index) {
+            drop(self.engine.detach_input(id)?);
+        }
+        drop(self.engine.detach_outputs(index)?);
+        Ok(())
+    }
+
+    pub(crate) fn inputs_of(&self, index: SwIfIndex) -> Vec<InputId> {
+        self.engine.inputs().iter().filter(|i| i.interface == index).map(|i| i.id).collect()
+    }
+
+    pub(crate) fn memif_event(&mut self, event: MemifEvent) {
+        match event {
+            MemifEvent::Connected { sw_if_index, inputs, outputs, .. } => {
+                if let Err(error) = self.attach(sw_if_index, inputs, outputs) {
+                    tracing::error!("{}: {error}", self.interface_name(sw_if_index));
+                }
+                self.set_link(sw_if_index, true);
+            }
+            MemifEvent::Disconnected { sw_if_index, reason } => {
+                tracing::info!("{}: disconnected: {reason}", self.interface_name(sw_if_index));
+                self.set_link(sw_if_index, false);
+                if let Err(error) = self.detach(sw_if_index) {
+                    tracing::error!("{}: {error}", self.interface_name(sw_if_index));
+                }
+            }
+            MemifEvent::Failed { socket_id, reason, .. } => {
+                tracing::info!("memif socket {socket_id}: {reason}");
+            }
+        }
+    }
+
+    pub(crate) fn set_link(&mut self, index: SwIfIndex, up: bool) {
+        if let Some(record) = self.interfaces.get_mut(&index) {
+            record.link_up = up;
+        }
+    }
+
+    /// Brings an interface up or down.
+    pub fn set_state(&mut self, index: SwIfIndex, up: bool) -> Result<(), OpError> {
+        let record = self.record_mut(index)?;
+        record.admin_up = up;
+        if record.kind == InterfaceKind::Memif {
+            self.memif.set_admin(index, up, Instant::now())?;
+        }
+        self.apply(index);
+        Ok(())
+    }
+
+    /// Sets the longest IP packet that an interface sends.
+    pub fn set_mtu(&mut self, index: SwIfIndex, mtu: u32) -> Result<(), OpError> {
+        let mtu = match u16::try_from(mtu) {
+            Ok(mtu) if (MIN_MTU..=MAX_MTU).contains(&mtu) => mtu,
+            _ => return OpError::refused(format!("the MTU must be from {MIN_MTU} to {MAX_MTU}, got {mtu}")),
+        };
+        self.record_mut(index)?.mtu = mtu;
+        self.refresh_interface(index);
+        self.publish_adjacencies();
+        Ok(())
+    }
+
+    /// Sets an interface's MAC address.
+    pub fn set_mac(&mut self, index: SwIfIndex, mac: MacAddress) -> Result<(), OpError> {
+        if mac.is_multicast() || mac.is_zero() {
+            return OpError::refused(format!("{mac} is not a unicast address"));
+        }
+        self.record_mut(index)?.mac = mac;
+        self.refresh_interface(index);
+        self.publish();
+        Ok(())
+    }
+
+    /// Sends what one interface receives out of another, unchanged.
+    pub fn set_xconnect(&mut self, index: SwIfIndex, peer: SwIfIndex) -> Result<(), OpError> {
+        if index == peer {
+            return OpError::refused("an interface cannot be cross-connected to itself");
+        }
+        if self.record(peer)?.kind == InterfaceKind::Local {
+            return OpError::refused("local0 cannot be cross-connected");
+        }
+        if !self.record(index)?.addresses.is_empty() {
+            return OpError::refused(format!("{} has IP addresses; remove them first", self.interface_name(index)));
+        }
+        self.record_mut(index)?.mode = L2Mode::Xconnect(peer);
+        self.apply(index);
+        Ok(())
+    }
+
+    /// Gives an interface back to the L3 protocols.
+    pub fn set_l3(&mut self, index: SwIfIndex) -> Result<(), OpError> {
+        self.record_mut(index)?.mode = L2Mode::L3;
+        self.apply(index);
+        Ok(())
+    }
+
+    /// Puts an interface without addresses into a table.
+    pub fn set_table(&mut self, index: SwIfIndex, table: u32) -> Result<(), OpError> {
+        if !self.fibs.contains_key(&table) {
+            return OpError::refused(format!("there is no IPv4 table {table}"));
+        }
+        if !self.record(index)?.addresses.is_empty() {
+            return OpError::refused(format!("{} has IP addresses; remove them first", self.interface_name(index)));
+        }
+        self.record_mut(index)?.table = table;
+        self.apply(index);
+        Ok(())
+    }
+
+    /// Gives an interface an address: with it come the routes to the subnet and to itself.
+    pub fn add_address(&mut self, index: SwIfIndex, address: Ipv4Addr, len: u8) -> Result<(), OpError> {
+        let bad = address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback();
+        if bad || !(1..=32).contains(&len) {
+            return OpError::refused(format!("{address}/{len} is not an address for an interface"));
+        }
+        let record = self.record_mut(index)?;
+        if record.mode != L2Mode::L3 {
+            let name = record.name.clone();
+            return OpError::refused(format!("{name} is in L2 mode; `set interface l3 {name}' first"));
+        }
+        let (table, subnet) = (record.table, Ip4Prefix::clamped(address, len));
+        for (other, interface) in &self.interfaces {
+            let overlaps = |(a, l): &&(Ipv4Addr, u8)| {
+                let taken = Ip4Prefix::clamped(*a, *l);
+                *a == address || *other != index && (taken.covers(subnet) || subnet.covers(taken))
+            };
+            if interface.table == table
+                && let Some((a, l)) = interface.addresses.iter().find(overlaps)
+            {
+                return OpError::refused(format!("{address}/{len} is in conflict with {a}/{l} of {}", interface.name));
+            }
+        }
+        if len < 32 {
+            self.add_route(table, subnet, RouteSource::Interface, Via::Attached(index))?;
+        }
+        self.add_route(table, Ip4Prefix::host(address), RouteSource::Interface, Via::Local(index))?;
+        self.record_mut(index)?.addresses.push((address, len));
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes an address from an interface, with its routes and the neighbours in its subnet.
+    pub fn delete_address(&mut self, index: SwIfIndex, address: Ipv4Addr, len: u8) -> Result<(), OpError> {
+        let record = self.record_mut(index)?;
+        let table = record.table;
+        let Some(at) = record.addresses.iter().position(|a| *a == (address, len)) else {
+            return OpError::refused(format!("{} has no address {address}/{len}", record.name));
+        };
+        record.addresses.remove(at);
+        let subnet = Ip4Prefix::clamped(address, len);
+        let still = record.addresses.iter().any(|(a, l)| Ip4Prefix::clamped(*a, *l) == subnet);
+        let gone: Vec<Ipv4Addr> =
+            self.neighbours.on(index).map(|(a, _)| a).filter(|a| !still && subnet.contains(*a)).collect();
+        gone.into_iter().for_each(|a| self.forget_neighbour(index, a));
+        self.delete_route(table, Ip4Prefix::host(address), RouteSource::Interface)?;
+        if len < 32 && !still {
+            self.delete_route(table, subnet, RouteSource::Interface)?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Sets when receive queues are looked at: one, or all of the interface.
+    pub fn set_rx_mode(&mut self, index: SwIfIndex, queue: Option<u32>, mode: RxMode) -> Result<(), OpError> {
+        self.record_mut(index)?;
+        let chosen = self.chosen_inputs(index, queue)?;
+        for id in chosen {
+            self.engine.set_rx_mode(id, mode)?;
+        }
+        if queue.is_none() {
+            self.record_mut(index)?.rx_mode = mode;
+        }
+        Ok(())
+    }
+
+    /// Moves receive queues to a worker: one, or all of the interface.
+    pub fn set_placement(&mut self, index: SwIfIndex, queue: Option<u32>, worker: u32) -> Result<(), OpError> {
+        self.record_mut(index)?;
+        for id in self.chosen_inputs(index, queue)? {
+            self.engine.place_input(id, WorkerIndex(worker.min(u32::from(u16::MAX)) as u16))?;
+        }
+        Ok(())
+    }
+
+    fn chosen_inputs(&self, index: SwIfIndex, queue: Option<u32>) -> Result<Vec<InputId>, OpError> {
+        let list: Vec<InputId> = (self.engine.inputs().iter())
+            .filter(|i| i.interface == index && queue.is_none_or(|q| q == u32::from(i.queue)))
+            .map(|i| i.id)
+            .collect();
+        match (queue, list.is_empty()) {
+            (Some(queue), true) => {
+                OpError::refused(format!("{} has no receive queue {queue}", self.interface_name(index)))
+            }
+            _ => Ok(list),
+        }
+    }
+
+    /// Deletes an interface and everything that depends on it.
+    pub fn delete_interface(&mut self, index: SwIfIndex) -> Result<(), OpError> {
+        let record = self.record_mut(index)?;
+        record.admin_up = false;
+        let (kind, addresses) = (record.kind, record.addresses.clone());
+        self.apply(index);
+        for (address, len) in addresses {
+            self.delete_address(index, address, len)?;
+        }
+        let neighbours: Vec<Ipv4Addr> = self.neighbours.on(index).map(|(a, _)| a).collect();
+        neighbours.into_iter().for_each(|a| self.forget_neighbour(index, a));
+        for (table, prefix, source) in self.routes_through(index) {
+            self.delete_route(table, prefix, source)?;
+        }
+        let peers: Vec<SwIfIndex> =
+            self.interfaces.iter().filter(|(_, i)| i.mode == L2Mode::Xconnect(index)).map(|(i, _)| *i).collect();
+        for peer in peers {
+            self.set_l3(peer)?;
+        }
+        self.engine.clear_features(index);
+        self.detach(index)?;
+        match kind {
+            InterfaceKind::Memif => self.memif.delete(index)?,
+            InterfaceKind::Pg => drop(self.pg.remove(&index)),
+            InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::AfXdp => {}
+        }
+        self.interfaces.remove(&index);
+        self.apply(index);
+        Ok(())
+    }
+}
+
+/// A locally administered address that another node, or the next start, is unlikely to choose too.
+fn random_mac(index: SwIfIndex) -> MacAddress {
+    use std::hash::{BuildHasher, RandomState};
+    MacAddress::local((RandomState::new().hash_one(index.0) as u32) & 0xff_ffff | index.0 << 24)
+}
