@@ -444,8 +444,8 @@ impl RxQueue {
 #[cfg(feature = "raw")]
 impl RxQueue {
     /// Gives all filled slots back unread, and returns how many there were. Writes nothing but the index, and counts
-    /// nothing. Of a client, so, each descriptor still says the length of its last packet, and the server takes that
-    /// for the size of the buffer: for packets of one length only.
+    /// nothing. The descriptors of a client then still say the length of the last packet, which the server takes for
+    /// the size of the buffer: for packets of one length only.
     #[inline]
     pub fn raw_discard(&mut self) -> usize {
         if !self.shared.link.alive() {

@@ -7,15 +7,15 @@ use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::MacAddress;
 
 /// Neighbours on one interface at most.
-pub const MAX_PER_INTERFACE: usize = 8192;
+pub(super) const MAX_PER_INTERFACE: usize = 8192;
 /// Neighbours in all at most.
-pub const MAX_NEIGHBOURS: usize = 65_536;
+pub(super) const MAX_NEIGHBOURS: usize = 65_536;
 /// Requests before giving up.
 const TRIES: u32 = 3;
 /// Time between two requests.
 const RETRY: Duration = Duration::from_secs(1);
 /// Age at which a learned neighbour is asked whether it is still there.
-pub const DEFAULT_AGE: Duration = Duration::from_secs(300);
+pub(super) const DEFAULT_AGE: Duration = Duration::from_secs(300);
 
 /// How sure we are of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,66 @@
+//! The machine, so that numbers are not taken out of their place.
+
+use std::fs;
+
+use serde::Serialize;
+use wharf_engine::clock::ticks_per_second;
+
+/// What is known of the machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    /// Processor.
+    pub(crate) cpu: String,
+    /// Cores that we may use.
+    pub(crate) cores: usize,
+    /// Ticks per second of the counter in which cycles are given.
+    pub(crate) tsc_hz: f64,
+    /// Kernel release.
+    pub(crate) kernel: String,
+    /// Frequency governor of the first core.
+    pub(crate) governor: String,
+    /// Whether it is a virtual machine.
+    pub(crate) virtual_machine: bool,
+    /// Load average over the last minute, before we began.
+    pub(crate) load_average: String,
+}
+
+impl Machine {
+    /// This one.
+    pub(crate) fn here() -> Self {
+        let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_string());
+        let unknown = || "unknown".to_string();
+        let cpuinfo = read("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            cpuinfo
+                .lines()
+                .find(|l| l.starts_with(name))
+                .and_then(|l| l.split_once(':'))
+                .map(|(_, v)| v.trim())
+        };
+        Machine {
+            cpu: field("model name").map_or_else(unknown, String::from),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            tsc_hz: ticks_per_second(),
+            kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
+            governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").unwrap_or_else(unknown),
+            virtual_machine: field("flags").is_some_and(|flags| flags.split(' ').any(|f| f == "hypervisor")),
+            load_average: read("/proc/loadavg")
+                .and_then(|l| l.split(' ').next().map(String::from))
+                .unwrap_or_else(unknown),
+        }
+    }
+
+    /// On two lines.
+    pub(crate) fn describe(&self) -> String {
+        format!(
+            "{}, {} cores, counter at {:.3} GHz{}\nkernel {}, governor {}, load average {} before the start\n",
+            self.cpu,
+            self.cores,
+            self.tsc_hz / 1e9,
+            if self.virtual_machine { ", virtual machine" } else { "" },
+            self.kernel,
+            self.governor,
+            self.load_average
+        )
+    }
+}

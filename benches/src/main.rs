@@ -1,0 +1,121 @@
+//! wharf beside its peers, over memif: packets a second, and cycles a packet, of one worker on one core.
+//!
+//! A path is a program under test and what it does with packets. Each run starts the program anew, connects to its two
+//! memif interfaces as a client, sends into one and counts what comes out of the other. The [load] costs next to nothing
+//! and is never the bottleneck, so the time of a packet is the program's. Rounds go through all paths in turn: on a
+//! shared machine only ratios within a round mean something.
+#![forbid(unsafe_code)]
+
+mod case;
+mod floor;
+mod idle;
+mod load;
+mod machine;
+mod process;
+mod report;
+mod run;
+mod testpmd;
+mod wharf;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use case::Case;
+use process::Stop;
+
+/// What went wrong, for the person who runs it.
+type Result<T> = std::result::Result<T, String>;
+
+/// Measure wharf and its peers over memif
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    compare: CompareOptions,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The floor itself: forward between D/m1.sock and D/m2.sock until the peer leaves
+    #[command(hide = true)]
+    Floor {
+        /// Directory of the sockets
+        dir: PathBuf,
+        /// Core to run on
+        core: usize,
+    },
+    /// Processor time and memory of an idle wharf
+    Idle {
+        /// Seconds to watch it
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Leave the two AF_XDP interfaces out, which need root
+        #[arg(long)]
+        no_af_xdp: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Where programs are, and where they run.
+#[derive(Args)]
+struct Place {
+    /// Core of the program under test
+    #[arg(long, default_value_t = 0)]
+    dut_core: usize,
+    /// Core of the load
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// The wharf to measure [default: beside this program; wharfctl is beside it]
+    #[arg(long)]
+    wharf: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct CompareOptions {
+    /// Rounds through all paths
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds to count in each run
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Paths, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    paths: Vec<Case>,
+    /// The dpdk-testpmd to compare with [default: target/peers/bin, then PATH]
+    #[arg(long)]
+    testpmd: Option<PathBuf>,
+    /// Where the results go [default: target/bench/memif-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Seconds as people write them.
+fn duration(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|e| format!("{seconds} seconds: {e}"))
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = match options.command {
+        Some(Command::Floor { dir, core }) => floor::run(&dir, core),
+        Some(Command::Idle { seconds, no_af_xdp, place }) => {
+            Stop::new().and_then(|stop| idle::run(&place, duration(seconds)?, !no_af_xdp, &stop))
+        }
+        None => Stop::new().and_then(|stop| run::compare(&options.compare, &stop)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("wharf-benches: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Medians, spreads and ratios; the table and the file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::case::Case;
+use crate::load::{DESTINATIONS, FRAME, Sample};
+use crate::machine::Machine;
+
+/// From here on the program under test may have waited for the load.
+const STARVED: f64 = 0.01;
+
+/// One run of one path.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Run {
+    #[serde(skip)]
+    case: Case,
+    /// Name of the path.
+    pub(crate) path: &'static str,
+    /// From 1 on.
+    pub(crate) round: usize,
+    /// Millions of packets a second that came through.
+    pub(crate) mpps: f64,
+    /// Ticks of the time stamp counter per packet that came through.
+    pub(crate) cycles_per_packet: f64,
+    /// Packets taken.
+    pub(crate) sent: u64,
+    /// Packets that came through.
+    pub(crate) received: u64,
+    /// Over so many seconds.
+    pub(crate) seconds: f64,
+    /// Part of the load's looks at its ring that found it empty.
+    pub(crate) starved: f64,
+}
+
+impl Run {
+    /// From what was counted.
+    pub(crate) fn new(case: Case, round: usize, sample: &Sample, machine: &Machine) -> Self {
+        Run {
+            case,
+            path: case.name(),
+            round,
+            mpps: sample.rate() / 1e6,
+            cycles_per_packet: machine.tsc_hz / sample.rate(),
+            sent: sample.sent,
+            received: sample.received,
+            seconds: sample.elapsed.as_secs_f64(),
+            starved: sample.starved,
+        }
+    }
+}
+
+/// Median and extremes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Spread {
+    /// The middle one, or the mean of the two in the middle.
+    pub(crate) median: f64,
+    /// Least.
+    pub(crate) min: f64,
+    /// Most.
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let (low, high) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);
+        Some(Spread { median: (low + high) / 2.0, min, max })
+    }
+}
+
+/// A path over all rounds.
+#[derive(Debug, Serialize)]
+struct Summary {
+    path: &'static str,
+    mpps: Spread,
+    cycles_per_packet: Spread,
+    /// Rate over that of testpmd io in the same round.
+    of_testpmd_io: Option<Spread>,
+    /// Cycles a packet beyond those of the floor in the same round.
+    over_floor: Option<Spread>,
+    /// Packets that the program took and did not send on, of those it took.
+    loss: f64,
+    starved: f64,
+}
+
+/// All that was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Where.
+    pub(crate) machine: Machine,
+    /// When.
+    pub(crate) unix_time: u64,
+    rounds: usize,
+    seconds: f64,
+    frame_bytes: usize,
+    runs: Vec<Run>,
+    /// wharf's account of its last run, by path.
+    runtime: BTreeMap<&'static str, String>,
+    failures: BTreeMap<&'static str, String>,
+}
+
+impl Report {
+    /// Nothing measured yet.
+    pub(crate) fn new(machine: Machine, rounds: usize, seconds: f64) -> Self {
+        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
+        Report {
+            machine,
+            unix_time,
+            rounds,
+            seconds,
+            frame_bytes: FRAME,
+            runs: Vec::new(),
+            runtime: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    /// What, where and how.
+    pub(crate) fn head(&self) -> String {
+        format!(
+            "{}{} rounds, {} s a path; memif to memif, one worker; {FRAME}-byte frames without FCS, UDP to random \
+             destinations out of {DESTINATIONS}:\na packet of its own in each of the 1,024 slots of the ring, 16,384 \
+             for the million routes\n\n",
+            self.machine.describe(),
+            self.rounds,
+            self.seconds
+        )
+    }
+
+    /// Takes a run, and wharf's account of it.
+    pub(crate) fn add(&mut self, run: Run, runtime: Option<String>) {
+        if let Some(runtime) = runtime {
+            self.runtime.insert(run.path, runtime);
+        }
+        self.runs.push(run);
+    }
+
+    /// Takes a failure.
+    pub(crate) fn fail(&mut self, case: Case, error: String) {
+        println!("{} cannot be measured: {error}", case.name());
+        self.failures.insert(case.name(), error);
+    }
+
+    /// Whether a path has failed.
+    pub(crate) fn failed(&self, case: Case) -> bool {
+        self.failures.contains_key(case.name())
+    }
+
+    fn of(&self, case: Case) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| run.case == case)
+    }
+
+    fn same_round(&self, case: Case, run: &Run) -> Option<&Run> {
+        self.of(case).find(|other| other.round == run.round)
+    }
+
+    fn summary(&self, case: Case) -> Option<Summary> {
+        let ratio = |run: &Run| Some(run.mpps / self.same_round(Case::TestpmdIo, run)?.mpps);
+        let over =
+            |run: &Run| Some(run.cycles_per_packet - self.same_round(Case::Floor, run)?.cycles_per_packet);
+        let (sent, received) = self.of(case).fold((0, 0), |(s, r), run| (s + run.sent, r + run.received));
+        Some(Summary {
+            path: case.name(),
+            mpps: Spread::of(self.of(case).map(|run| run.mpps))?,
+            cycles_per_packet: Spread::of(self.of(case).map(|run| run.cycles_per_packet))?,
+            of_testpmd_io: Spread::of(self.of(case).filter_map(ratio)),
+            over_floor: Spread::of(self.of(case).filter_map(over)),
+            loss: 1.0 - (received as f64 / sent as f64).min(1.0),
+            starved: self.of(case).map(|run| run.starved).fold(0.0, f64::max),
+        })
+    }
+
+    fn summaries(&self) -> Vec<Summary> {
+        let mut cases: Vec<Case> = self.runs.iter().map(|run| run.case).collect();
+        cases.sort();
+        cases.dedup();
+        cases.into_iter().filter_map(|case| self.summary(case)).collect()
+    }
+
+    /// The table, and wharf's nodes.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "\nmedians over the rounds, and their range\n{:<12}{:>24}{:>18}{:>24}{:>14}{:>8}",
+            "path", "Mpps", "cycles/packet", "of testpmd io", "over floor", "loss"
+        );
+        for s in self.summaries() {
+            let spread = |s: Spread| format!("{:.2} ({:.2} to {:.2})", s.median, s.min, s.max);
+            let none = || "-".to_string();
+            let _ = writeln!(
+                text,
+                "{:<12}{:>24}{:>18.1}{:>24}{:>14}{:>7.1}%{}",
+                s.path,
+                spread(s.mpps),
+                s.cycles_per_packet.median,
+                s.of_testpmd_io.map_or_else(none, spread),
+                s.over_floor.map_or_else(none, |s| format!("{:+.1}", s.median)),
+                s.loss * 100.0,
+                if s.starved > STARVED { "  the load was too slow" } else { "" }
+            );
+        }
+        for (path, error) in &self.failures {
+            let _ = writeln!(text, "{path:<12}not measured: {}", error.lines().next().unwrap_or_default());
+        }
+        for (path, runtime) in &self.runtime {
+            let _ = writeln!(
+                text,
+                "\n{path}: wharf's nodes in the last round (show runtime)\n{}",
+                runtime.trim_end()
+            );
+        }
+        text.push('\n');
+        text
+    }
+
+    /// Writes everything to a file.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        #[derive(Serialize)]
+        struct All<'a> {
+            #[serde(flatten)]
+            report: &'a Report,
+            summary: Vec<Summary>,
+        }
+        let fail = |e: std::io::Error| format!("{}: {e}", path.display());
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(fail)?;
+        }
+        let all = All { report: self, summary: self.summaries() };
+        let json = serde_json::to_string_pretty(&all).map_err(|e| fail(e.into()))?;
+        fs::write(path, json + "\n").map_err(fail)
+    }
+
+    /// An error if a path could not be measured.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        let failed: Vec<&str> = self.failures.keys().copied().collect();
+        if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", "))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn medians() {
+        let of = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[3.0, 1.0, 9.0]), Some(Spread { median: 3.0, min: 1.0, max: 9.0 }));
+        assert_eq!(of(&[4.0, 1.0, 9.0, 2.0]).map(|s| s.median), Some(3.0));
+    }
+
+    #[test]
+    fn ratios_are_those_of_the_same_round() {
+        let machine = Machine { tsc_hz: 2e9, ..Machine::here() };
+        let mut report = Report::new(machine, 3, 1.0);
+        for (round, io, ours) in [(1, 10, 20), (2, 40, 20), (3, 10, 15)] {
+            for (case, received) in [(Case::TestpmdIo, io), (Case::Xconnect, ours)] {
+                let received = received * 1_000_000;
+                let sample =
+                    Sample { sent: received * 2, received, elapsed: Duration::from_secs(1), starved: 0.0 };
+                report.add(Run::new(case, round, &sample, &report.machine), None);
+            }
+        }
+        let summary = report.summary(Case::Xconnect).unwrap();
+        assert_eq!(summary.of_testpmd_io, Some(Spread { median: 1.5, min: 0.5, max: 2.0 }));
+        assert_eq!(summary.mpps.median, 20.0);
+        assert_eq!(summary.cycles_per_packet.median, 100.0);
+        assert_eq!(summary.loss, 0.5);
+        assert_eq!(summary.over_floor, None);
+        assert!(report.table().contains("1.50 (0.50 to 2.00)"), "{}", report.table());
+    }
+}

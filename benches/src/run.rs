@@ -1,0 +1,139 @@
+//! The comparison: rounds through all paths.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::case::Case;
+use crate::load::{Load, Sample};
+use crate::machine::Machine;
+use crate::process::{Program, Stop, WorkDir, pin, target_dir};
+use crate::report::{Report, Run};
+use crate::wharf::{Binaries, Wharf};
+use crate::{CompareOptions, Result, duration, testpmd, wharf};
+
+/// What all runs share.
+struct Rig<'a> {
+    dut_core: usize,
+    load_core: usize,
+    time: Duration,
+    testpmd: Result<PathBuf>,
+    wharf: Result<Binaries>,
+    stop: &'a Stop,
+}
+
+/// A program under test: only wharf can be asked something.
+enum Dut {
+    Other(Program),
+    Wharf(Wharf),
+}
+
+impl Dut {
+    fn program(&mut self) -> &mut Program {
+        match self {
+            Dut::Other(program) => program,
+            Dut::Wharf(wharf) => &mut wharf.program,
+        }
+    }
+}
+
+impl Rig<'_> {
+    fn start(&self, case: Case, dir: &WorkDir) -> Result<Dut> {
+        match case {
+            Case::Floor => {
+                let own = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
+                let mut command = Command::new(own);
+                command.arg("floor").arg(dir.path()).arg(self.dut_core.to_string());
+                Program::start("floor", &mut command, dir).map(Dut::Other)
+            }
+            Case::TestpmdIo | Case::TestpmdMac => {
+                let mode = if case == Case::TestpmdIo { "io" } else { "mac" };
+                let program = self.testpmd.as_ref().map_err(Clone::clone)?;
+                testpmd::start(program, mode, self.dut_core, self.load_core, dir).map(Dut::Other)
+            }
+            Case::Xconnect | Case::Ip4 | Case::Ip4Million => {
+                let binaries = self.wharf.as_ref().map_err(Clone::clone)?;
+                let wharf = Wharf::start(binaries, self.dut_core, self.load_core, dir, self.stop)?;
+                wharf.run_all(&wharf::interfaces(&dir.sockets()))?;
+                wharf.run_all(&wharf::forwarding(case))?;
+                Ok(Dut::Wharf(wharf))
+            }
+        }
+    }
+
+    /// One run of one path: what was counted, and wharf's account of its nodes.
+    fn run(&self, case: Case) -> Result<(Sample, Option<String>)> {
+        let dir = WorkDir::new()?;
+        let mut dut = self.start(case, &dir)?;
+        let measured = self.measure(case, &mut dut, &dir);
+        measured.map_err(|e| dut.program().explain(&e))
+    }
+
+    fn measure(&self, case: Case, dut: &mut Dut, dir: &WorkDir) -> Result<(Sample, Option<String>)> {
+        let [first, second] = dir.sockets();
+        let mut load = Load::connect([&first, &second], case.traffic(), case.arrives(), || {
+            self.stop.check()?;
+            dut.program().check()
+        })?;
+        load.verify(self.stop)?;
+        if let Dut::Wharf(wharf) = dut {
+            wharf.run("clear runtime")?;
+        }
+        let sample = load.measure(self.time, self.stop)?;
+        let runtime = match dut {
+            Dut::Wharf(wharf) => Some(wharf.run("show runtime")?),
+            Dut::Other(_) => None,
+        };
+        // It still does what it should, and did not save time by doing something else.
+        load.verify(self.stop)?;
+        Ok((sample, runtime))
+    }
+}
+
+/// Runs the comparison, prints it, and writes it down. An error if a path could not be measured.
+pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
+    let cases =
+        if options.paths.is_empty() { Case::value_variants().to_vec() } else { options.paths.clone() };
+    let place = &options.place;
+    if options.rounds == 0 || place.dut_core == place.load_core {
+        return Err("there must be a round, and a core for each of program and load".into());
+    }
+    let mut report = Report::new(Machine::here(), options.rounds, options.seconds);
+    pin(place.load_core)?;
+    let rig = Rig {
+        dut_core: place.dut_core,
+        load_core: place.load_core,
+        time: duration(options.seconds)?,
+        testpmd: testpmd::locate(options.testpmd.as_deref()),
+        wharf: Binaries::locate(place.wharf.as_deref()),
+        stop,
+    };
+    print!("{}", report.head());
+    'rounds: for round in 1..=options.rounds {
+        for case in &cases {
+            if report.failed(*case) {
+                continue;
+            }
+            match rig.run(*case) {
+                Ok((sample, runtime)) => {
+                    let run = Run::new(*case, round, &sample, &report.machine);
+                    println!("round {round}: {:<12} {:6.2} Mpps", case.name(), run.mpps);
+                    report.add(run, runtime);
+                }
+                Err(_) if stop.check().is_err() => break 'rounds,
+                Err(e) => report.fail(*case, e),
+            }
+        }
+    }
+    print!("{}", report.table());
+    let path = match &options.json {
+        Some(path) => path.clone(),
+        None => target_dir()?.join("bench").join(format!("memif-{}.json", report.unix_time)),
+    };
+    report.write(&path)?;
+    println!("results: {}", path.display());
+    stop.check()?;
+    report.verdict()
+}

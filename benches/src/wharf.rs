@@ -1,0 +1,127 @@
+//! The daemon, set up by its own command line client. All commands that the benchmarks need are here, in VPP's words.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::case::Case;
+use crate::load::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC};
+use crate::process::{Program, Stop, WorkDir, output, sibling};
+
+/// Time for the daemon to come up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The two programs.
+#[derive(Debug)]
+pub(crate) struct Binaries {
+    wharf: PathBuf,
+    wharfctl: PathBuf,
+}
+
+impl Binaries {
+    /// Where they are: as told, else beside this program.
+    pub(crate) fn locate(told: Option<&Path>) -> Result<Self> {
+        let Some(told) = told else {
+            return Ok(Self { wharf: sibling("wharf")?, wharfctl: sibling("wharfctl")? });
+        };
+        let (wharf, wharfctl) = (told.to_path_buf(), told.with_file_name("wharfctl"));
+        if let Some(missing) = [&wharf, &wharfctl].into_iter().find(|p| !p.is_file()) {
+            return Err(format!("there is no {}", missing.display()));
+        }
+        Ok(Self { wharf, wharfctl })
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub(crate) struct Wharf {
+    /// Its process.
+    pub(crate) program: Program,
+    wharfctl: PathBuf,
+    socket: PathBuf,
+}
+
+impl Wharf {
+    /// Starts it with one worker, and waits until it answers.
+    pub(crate) fn start(
+        binaries: &Binaries,
+        dut_core: usize,
+        load_core: usize,
+        dir: &WorkDir,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let socket = dir.path().join("cli.sock");
+        let words = format!(
+            "unix {{ nodaemon runtime-dir {} cli-listen {} }} cpu {{ main-core {load_core} corelist-workers {dut_core} }}",
+            dir.path().display(),
+            socket.display()
+        );
+        let mut command = Command::new(&binaries.wharf);
+        command.args(words.split(' '));
+        let program = Program::start("wharf", &mut command, dir)?;
+        let mut wharf = Self { program, wharfctl: binaries.wharfctl.clone(), socket };
+        let start = Instant::now();
+        loop {
+            wharf.program.check()?;
+            stop.check()?;
+            match wharf.run("show version") {
+                Ok(_) => return Ok(wharf),
+                Err(e) if start.elapsed() > PATIENCE => return Err(wharf.program.explain(&e)),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Runs one command and returns what it prints.
+    pub(crate) fn run(&self, command: &str) -> Result<String> {
+        output(&self.wharfctl, &["--socket".as_ref(), self.socket.as_os_str(), command.as_ref()])
+    }
+
+    /// Runs commands, up to the first that fails.
+    pub(crate) fn run_all(&self, commands: &[String]) -> Result<()> {
+        commands.iter().try_for_each(|command| self.run(command).map(drop))
+    }
+}
+
+/// Two memif interfaces, up: memif1/0 is sent to, memif2/0 is received from.
+pub(crate) fn interfaces(sockets: &[PathBuf; 2]) -> Vec<String> {
+    let [first, second] = sockets.each_ref().map(|s| s.display());
+    vec![
+        format!("create memif socket id 1 filename {first}"),
+        format!("create memif socket id 2 filename {second}"),
+        format!("create interface memif id 0 socket-id 1 master hw-addr {DUT_MAC}"),
+        "create interface memif id 0 socket-id 2 master".into(),
+        "set interface state memif1/0 up".into(),
+        "set interface state memif2/0 up".into(),
+    ]
+}
+
+/// What a path needs beyond its interfaces.
+pub(crate) fn forwarding(case: Case) -> Vec<String> {
+    let routed = |route: String| {
+        vec![
+            "set interface ip address memif1/0 192.168.1.1/24".into(),
+            "set interface ip address memif2/0 192.168.2.1/24".into(),
+            format!("set ip neighbor memif2/0 192.168.2.2 {NEXT_HOP_MAC} static"),
+            format!("ip route add {route} via 192.168.2.2 memif2/0"),
+        ]
+    };
+    match case {
+        Case::Floor | Case::TestpmdIo | Case::TestpmdMac => Vec::new(),
+        Case::Xconnect => vec![
+            "set interface l2 xconnect memif1/0 memif2/0".into(),
+            "set interface l2 xconnect memif2/0 memif1/0".into(),
+        ],
+        Case::Ip4 => routed(format!("{FIRST_DESTINATION}/8")),
+        Case::Ip4Million => routed(format!("count {DESTINATIONS} {FIRST_DESTINATION}/32")),
+    }
+}
+
+/// An AF_XDP interface on `host_if`, a device of network namespace `netns`, up.
+pub(crate) fn af_xdp(host_if: &str, netns: &str) -> Vec<String> {
+    vec![
+        format!("create interface af_xdp host-if {host_if} name {host_if} netns {netns}"),
+        format!("set interface state {host_if} up"),
+    ]
+}

@@ -1,0 +1,191 @@
+//! The daemon: configuration, start, main loop, stop.
+
+mod background;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use std::error::Error;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use wharf_control::cli::{Server, ServerConfig};
+use wharf_control::dataplane::{Dataplane, engine_config};
+use wharf_control::shell::DaemonShell;
+use wharf_control::startup::{RxMode, StartupConfig, Warning};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const USAGE: &str = "\
+usage: wharf -c FILE          read the configuration from a startup.conf
+       wharf STANZA { ... }   the same words as arguments, as in
+                              wharf unix { nodaemon } cpu { main-core 0 corelist-workers 1 }
+       wharf --version | --help";
+
+/// Runs the daemon until it is told to stop.
+pub(crate) fn run(args: Vec<String>) -> Result<()> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--version" | "-V"] => {
+            println!("wharf v{}", env!("CARGO_PKG_VERSION"));
+            return Ok(());
+        }
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            return Ok(());
+        }
+        [] => return Err(USAGE.into()),
+        _ => {}
+    }
+    let (config, warnings) = read_config(&args)?;
+    for warning in &warnings {
+        eprintln!("wharf: warning: {warning}");
+    }
+    if !config.unix.nodaemon && !config.unix.interactive && !background::is_child() {
+        return background::start(&args, &cli_socket(&config));
+    }
+    start_log(&config)?;
+    serve(&config)
+}
+
+fn read_config(args: &[String]) -> Result<(StartupConfig, Vec<Warning>)> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16);
+    if args[0] == "-c" {
+        let [_, file] = args else { return Err(format!("-c takes one file\n{USAGE}").into()) };
+        let text = fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"))?;
+        return StartupConfig::parse(&text, cores).map_err(|e| format!("{file}:{e}").into());
+    }
+    Ok(StartupConfig::from_args(args, cores).map_err(|e| format!("arguments: {e}"))?)
+}
+
+fn runtime_dir(config: &StartupConfig) -> PathBuf {
+    if let Some(dir) = &config.unix.runtime_dir {
+        return dir.clone();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !rustix::process::geteuid().is_root() => Path::new(&dir).join("wharf"),
+        _ => PathBuf::from("/run/wharf"),
+    }
+}
+
+fn cli_socket(config: &StartupConfig) -> PathBuf {
+    config.unix.cli_listen.clone().unwrap_or_else(|| runtime_dir(config).join("cli.sock"))
+}
+
+fn start_log(config: &StartupConfig) -> Result<()> {
+    let builder = tracing_subscriber::fmt().with_target(false).with_ansi(false);
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = builder.with_env_filter(filter);
+    match &config.unix.log {
+        Some(path) => {
+            let file = fs::File::options().create(true).append(true).open(path);
+            let file = file.map_err(|e| format!("cannot write the log {}: {e}", path.display()))?;
+            builder.with_writer(Mutex::new(file)).init();
+        }
+        None => builder.with_writer(std::io::stderr).init(),
+    }
+    Ok(())
+}
+
+fn group(name: &str) -> Result<u32> {
+    if let Ok(gid) = name.parse() {
+        return Ok(gid);
+    }
+    let groups = fs::read_to_string("/etc/group").map_err(|e| format!("cannot read /etc/group: {e}"))?;
+    let line = groups.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|l| l[0] == name);
+    line.and_then(|l| l.get(2)?.parse().ok()).ok_or_else(|| format!("there is no group `{name}'").into())
+}
+
+fn serve(config: &StartupConfig) -> Result<()> {
+    // Signals first: one that comes during the start must not leave anything behind.
+    let (signals, mut notify) = UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, notify.try_clone()?)?;
+    }
+    let dir = runtime_dir(config);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(&dir)
+        .map_err(|e| format!("cannot make the runtime directory {}: {e}", dir.display()))?;
+    if let Some(core) = config.cpu.main_core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: core.into() })
+    {
+        tracing::warn!("main cannot be pinned to core {core}");
+    }
+    wharf_drivers::af_xdp::raise_memlock_limit();
+
+    let mut dataplane = Dataplane::start(&engine_config(config), &dir, |_| {})?;
+    if let Some(mode) = config.default_rx_mode {
+        dataplane.set_default_rx_mode(match mode {
+            RxMode::Polling => wharf_engine::device::RxMode::Polling,
+            RxMode::Interrupt => wharf_engine::device::RxMode::Interrupt,
+            RxMode::Adaptive => wharf_engine::device::RxMode::Adaptive,
+        });
+    }
+    let poll_fd = dataplane.poll_fd();
+    let dataplane = Arc::new(Mutex::new(dataplane));
+    let shell = Arc::new(DaemonShell::new(Arc::clone(&dataplane))?);
+
+    let mut server = ServerConfig::new(cli_socket(config));
+    server.group = config.unix.gid.as_deref().map(group).transpose()?;
+    server.prompt = config.unix.cli_prompt.clone().unwrap_or_else(|| "wharf# ".into());
+    if config.unix.cli_no_banner {
+        server.banner = None;
+    }
+    let socket = cli_socket(config);
+    let server = Server::start(server, shell.clone())
+        .map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
+    if let Some(pidfile) = &config.unix.pidfile {
+        fs::write(pidfile, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("cannot write {}: {e}", pidfile.display()))?;
+        let _ = fs::set_permissions(pidfile, fs::Permissions::from_mode(0o644));
+    }
+    let script = match &config.unix.exec {
+        Some(script) => Some((script.clone(), fs::read_to_string(script)
+            .map_err(|e| format!("cannot read {}: {e}", script.display()))?)),
+        None => None,
+    };
+    // The script runs beside the main loop, which its commands may need.
+    let runner = script.map(|(path, text)| {
+        let shell = Arc::clone(&shell);
+        std::thread::spawn(move || {
+            let outcome = shell.run_script(&path.display().to_string(), &text);
+            if let Some(error) = outcome.error {
+                tracing::error!("{error}");
+            }
+        })
+    });
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("wharf v{} runs, CLI at {}", env!("CARGO_PKG_VERSION"), socket.display());
+
+    loop {
+        let lock = || dataplane.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = lock().process(Instant::now());
+        let wait = next.saturating_duration_since(Instant::now());
+        let timeout = rustix::time::Timespec {
+            tv_sec: wait.as_secs() as i64,
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        };
+        let mut fds = [PollFd::new(&*poll_fd, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(format!("cannot wait for events: {error}").into()),
+        }
+        if fds[1].revents().contains(PollFlags::IN) {
+            break;
+        }
+    }
+    tracing::info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(runner);
+    dataplane.lock().unwrap_or_else(PoisonError::into_inner).shut_down();
+    server.stop();
+    if let Some(pidfile) = &config.unix.pidfile {
+        let _ = fs::remove_file(pidfile);
+    }
+    let _ = std::io::Write::flush(&mut notify);
+    Ok(())
+}
