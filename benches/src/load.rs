@@ -67,7 +67,7 @@ fn packet(n: u16) -> [u8; FRAME] {
         random = (random ^ random >> 15).wrapping_mul(factor);
     }
     let destination =
-        FIRST_DESTINATION.to_bits() + (u64::from(random) * u64::from(DESTINATIONS) >> 32) as u32;
+        FIRST_DESTINATION.to_bits() + ((u64::from(random) * u64::from(DESTINATIONS)) >> 32) as u32;
     let mut p = [0; FRAME];
     p[0..6].copy_from_slice(&DUT_MAC_BYTES);
     p[6..12].copy_from_slice(&SOURCE_MAC);

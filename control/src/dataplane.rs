@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use wharf_drivers::af_xdp::XdpManager;
 use wharf_drivers::memif::MemifManager;
 use wharf_drivers::pg::PgInterface;
 use wharf_engine::buffer::PoolConfig;
@@ -45,6 +46,9 @@ pub enum OpError {
     /// By the memif driver.
     #[error(transparent)]
     Memif(#[from] wharf_drivers::memif::MemifError),
+    /// By the AF_XDP driver.
+    #[error(transparent)]
+    Xdp(#[from] wharf_drivers::af_xdp::XdpError),
     /// By the packet generator.
     #[error(transparent)]
     Pg(#[from] wharf_drivers::pg::PgError),
@@ -84,6 +88,7 @@ pub struct Dataplane {
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) memif: MemifManager,
+    pub(crate) xdp: XdpManager,
     pub(crate) pg: BTreeMap<SwIfIndex, PgInterface>,
     pub(crate) default_rx_mode: RxMode,
     pub(crate) jobs: Vec<crate::ping::Ping>,
@@ -95,6 +100,7 @@ pub struct Dataplane {
     epoll: Arc<OwnedFd>,
     waker: Waker,
     next_housekeeping: Instant,
+    next_recheck: Instant,
 }
 
 impl std::fmt::Debug for Dataplane {
@@ -169,6 +175,7 @@ impl Dataplane {
             adjacencies: AdjacencyTable::new(workers),
             neighbours: Neighbours::default(),
             memif,
+            xdp: XdpManager::default(),
             pg: BTreeMap::new(),
             default_rx_mode: RxMode::Adaptive,
             jobs: Vec::new(),
@@ -180,6 +187,7 @@ impl Dataplane {
             epoll: Arc::new(epoll),
             waker,
             next_housekeeping: Instant::now(),
+            next_recheck: Instant::now(),
         };
         dataplane.interfaces.insert(SwIfIndex::LOCAL, Interface::new("local0".into(), InterfaceKind::Local));
         dataplane.publish();
@@ -215,6 +223,13 @@ impl Dataplane {
         }
         for event in self.memif.poll(now) {
             self.memif_event(event);
+        }
+        let recheck = now >= self.next_recheck;
+        if recheck {
+            self.next_recheck = now + Duration::from_secs(1);
+        }
+        for event in self.xdp.poll(recheck) {
+            self.xdp_event(event);
         }
         if now >= self.next_housekeeping {
             self.housekeeping(now);
@@ -521,6 +536,8 @@ impl Dataplane {
             self.neighbours.set_in_fib(interface, address, true);
         }
         self.publish_adjacencies();
+        // Packets that wait for this neighbour are held by workers that may be asleep.
+        self.engine.wake_workers();
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use crate::ip4::{RouteSource, Via};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
+use wharf_drivers::af_xdp::{XdpConfig, XdpEvent};
 use wharf_drivers::memif::{MemifConfig, MemifEvent};
 use wharf_drivers::pg::{PgInterface, PgMode};
 use wharf_engine::buffer::DATA_SIZE;
@@ -202,6 +203,42 @@ impl Dataplane {
         self.memif.create(index, config, Instant::now())?;
         self.add(index, Interface::new(name, InterfaceKind::Memif), mac);
         Ok(index)
+    }
+
+    /// Takes a Linux interface over; with its own MAC address if `host_mac`, else with one of ours.
+    pub fn create_af_xdp(
+        &mut self,
+        name: String,
+        config: XdpConfig,
+        host_mac: bool,
+    ) -> Result<SwIfIndex, OpError> {
+        self.check_name(&name)?;
+        let index = self.free_index()?;
+        let pool = Arc::clone(self.engine.pool());
+        let created = self.xdp.create(index, config, &pool)?;
+        let mac = host_mac.then_some(MacAddress(created.link.mac));
+        let mut record = Interface::new(name, InterfaceKind::AfXdp);
+        record.link_up = created.link.admin_up && created.link.carrier;
+        record.mtu = (created.link.mtu as u16).clamp(MIN_MTU, MAX_MTU);
+        self.add(index, record, mac);
+        if let Some(fd) = self.xdp.fd(index) {
+            self.watch(fd)?;
+        }
+        self.attach(index, created.inputs, created.outputs)?;
+        Ok(index)
+    }
+
+    pub(crate) fn xdp_event(&mut self, event: XdpEvent) {
+        match event {
+            XdpEvent::Link(index, up) => self.set_link(index, up),
+            XdpEvent::Lost(index, why) => {
+                tracing::warn!("{}: {why}", self.interface_name(index));
+                self.set_link(index, false);
+                if let Err(error) = self.detach(index) {
+                    tracing::error!("{}: {error}", self.interface_name(index));
+                }
+            }
+        }
     }
 
     /// Creates a packet generator interface.
@@ -457,7 +494,8 @@ impl Dataplane {
         match kind {
             InterfaceKind::Memif => self.memif.delete(index)?,
             InterfaceKind::Pg => drop(self.pg.remove(&index)),
-            InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::AfXdp => {}
+            InterfaceKind::AfXdp => self.xdp.delete(index)?,
+            InterfaceKind::Local | InterfaceKind::Loopback => {}
         }
         self.interfaces.remove(&index);
         self.apply(index);

@@ -421,7 +421,7 @@ impl BufferCache {
     }
 
     /// A single buffer whose index satisfies `wanted`; looks at the cache only.
-    pub(crate) fn alloc_where(&mut self, wanted: impl Fn(u32) -> bool) -> Option<BufferIndex> {
+    pub fn alloc_where(&mut self, wanted: impl Fn(u32) -> bool) -> Option<BufferIndex> {
         if self.stock(1) == 0 {
             return None;
         }

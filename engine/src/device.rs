@@ -279,6 +279,12 @@ impl TxBurst<'_> {
         self.cache.free(buffer);
     }
 
+    /// Frees the buffer of a packet that a queue which keeps buffers has dealt with and does not keep; once per packet.
+    #[inline]
+    pub fn release(&mut self, packet: &Packet) {
+        self.cache.free(BufferIndex(packet.buffer.0));
+    }
+
     /// Counts packets that the device took and could not send.
     pub fn count_error(&self, packets: u64) {
         self.state.counters.tx_error.add(self.state.worker, self.interface.0, packets, 0);

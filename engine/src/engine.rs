@@ -351,6 +351,11 @@ impl Engine {
         self.workers.get(worker.index()).map(|w| (w.core, w.shared.thread_id.load(Ordering::Relaxed)))
     }
 
+    /// Wakes the workers that sleep, so that they look at what was published.
+    pub fn wake_workers(&self) {
+        self.workers.iter().for_each(|w| w.shared.wake());
+    }
+
     /// Instruction set in use.
     pub fn level(&self) -> CpuLevel {
         self.level

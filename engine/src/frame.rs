@@ -74,6 +74,12 @@ impl Packet {
         &self.buffer
     }
 
+    /// Number of the buffer, for a descriptor.
+    #[inline(always)]
+    pub fn raw_buffer(&self) -> u32 {
+        self.buffer.0
+    }
+
     /// Takes the packet apart.
     #[inline(always)]
     pub fn into_buffer(self) -> BufferIndex {

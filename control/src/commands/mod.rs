@@ -1,5 +1,6 @@
 //! The commands of the CLI, a file per subject, in one visible list.
 
+mod af_xdp;
 mod interface;
 mod ip;
 mod memif;
@@ -17,7 +18,8 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 7] = [
+    let lists: [&[Command<Dataplane>]; 8] = [
+        af_xdp::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
         memif::COMMANDS,

@@ -11,6 +11,9 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum XdpError {
+    /// For a reason that the text says.
+    #[error("{0}")]
+    Refused(String),
     /// The process lacks a capability (capabilities(7)).
     #[error("{action} needs {capability}")]
     Privilege {

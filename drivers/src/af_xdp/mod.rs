@@ -12,11 +12,15 @@
 mod area;
 mod error;
 mod ethtool;
+mod input;
+mod interface;
+mod lent;
 pub mod link;
 mod metadata;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+mod output;
 pub mod program;
 mod queue;
 pub mod rings;
@@ -26,7 +30,10 @@ pub mod testing;
 pub use area::{Area, BUFFER_HEADER, RX_HEADROOM, RxFrame, TxFrame};
 pub use error::XdpError;
 pub use ethtool::Feature;
+pub use input::XdpInput;
+pub use interface::{XdpConfig, XdpCreated, XdpEvent, XdpInfo, XdpManager};
 pub use metadata::{TX_METADATA_BYTES, TX_METADATA_LEN, TxMetadata};
+pub use output::XdpOutput;
 pub use queue::{Completed, FillSlots, Received, RxKick, RxQueue, TxKick, TxQueue, TxSlots};
 pub use rings::{CompletionRing, Descriptor, FillRing, RxRing, TxRing};
 pub use socket::{

@@ -1,0 +1,120 @@
+//! `af_xdp-input`: a receive queue of a Linux interface. Frames arrive in buffers of the pool: nothing is copied.
+
+use super::lent::Lent;
+use super::{RxQueue, offload};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use wharf_engine::buffer::STRIDE;
+use wharf_engine::device::{DeviceInput, RxBurst};
+use wharf_engine::flags;
+
+/// Free places in the fill ring before it is filled again.
+const REFILL: u32 = 64;
+
+/// A receive queue.
+pub struct XdpInput {
+    pub(super) queue: RxQueue,
+    pub(super) lent: Arc<Lent>,
+    /// Whether frames may come with their checksum left to the device, as from a veth.
+    pub(super) partial: bool,
+    invalid: u64,
+}
+
+impl std::fmt::Debug for XdpInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("XdpInput").field("partial", &self.partial).finish_non_exhaustive()
+    }
+}
+
+impl XdpInput {
+    pub(super) fn new(queue: RxQueue, lent: Arc<Lent>, partial: bool) -> XdpInput {
+        XdpInput { queue, lent, partial, invalid: 0 }
+    }
+
+    fn receive(&mut self, rx: &mut RxBurst<'_>) {
+        let base = rx.cache().pool().base();
+        let mut refused = 0;
+        for frame in self.queue.receive(rx.room() as u32) {
+            // What we did not lend is not ours to use: a second descriptor for one buffer, say.
+            let Some(buffer) = self.lent.take(frame.buffer) else {
+                refused += 1;
+                continue;
+            };
+            rx.change_owner(&buffer, false);
+            if frame.continues {
+                // Frames over several buffers: each part is refused, the last one too short to be taken for a frame of
+                // its own is caught by the nodes.
+                refused += 1;
+                rx.cache().free(buffer);
+                continue;
+            }
+            let mut bits = 0;
+            if self.partial {
+                let at = base.wrapping_add(frame.buffer as usize * STRIDE + usize::from(frame.offset));
+                // SAFETY: the area checked that the frame lies in its buffer, which is ours since the kernel gave it back.
+                let bytes = unsafe { std::slice::from_raw_parts(at, frame.len.into()) };
+                if offload::find_partial(bytes).is_some() {
+                    bits = flags::L4_CSUM_PARTIAL;
+                }
+            }
+            rx.push(buffer, frame.offset, frame.len, bits);
+        }
+        let invalid = self.queue.invalid();
+        refused += invalid - self.invalid;
+        self.invalid = invalid;
+        if refused != 0 {
+            rx.count_error(refused);
+        }
+    }
+
+    fn refill(&mut self, rx: &mut RxBurst<'_>) {
+        let wanted = self.queue.unfilled();
+        if wanted < REFILL {
+            return;
+        }
+        let reachable = self.queue.area().buffers();
+        let mut short = false;
+        let mut slots = self.queue.fill(wanted.min(256));
+        while slots.room() != 0 {
+            let Some(buffer) = rx.cache().alloc_where(|index| index < reachable) else {
+                short = true;
+                break;
+            };
+            rx.change_owner(&buffer, true);
+            let raw = buffer.into_raw();
+            if !slots.push(raw) {
+                debug_assert!(false, "a reachable buffer has a fill address");
+                break;
+            }
+            // SAFETY: the number was given out two lines above, and only `lent` has it now.
+            self.lent.give(unsafe { wharf_engine::buffer::BufferIndex::from_raw(raw) });
+        }
+        drop(slots);
+        if short && self.queue.held() == 0 {
+            rx.count_no_buffer(1);
+        }
+    }
+}
+
+impl DeviceInput for XdpInput {
+    fn node(&self) -> &'static str {
+        "af_xdp-input"
+    }
+
+    fn poll(&mut self, rx: &mut RxBurst<'_>) -> bool {
+        self.receive(rx);
+        self.refill(rx);
+        if self.queue.needs_wakeup() && self.queue.held() != 0 {
+            let _ = self.queue.kick();
+        }
+        self.queue.waiting() != 0
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queue.as_fd())
+    }
+
+    fn arm(&mut self) -> bool {
+        self.queue.waiting() == 0
+    }
+}

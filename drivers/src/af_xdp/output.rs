@@ -1,0 +1,117 @@
+//! A transmit queue of a Linux interface. Packets leave from the buffers that they are in.
+
+use super::lent::Lent;
+use super::{TX_METADATA_BYTES, TxFrame, TxMetadata, TxQueue, offload};
+use std::sync::Arc;
+use wharf_engine::Packet;
+use wharf_engine::device::{DeviceOutput, TxBurst};
+use wharf_engine::flags;
+
+/// Completions taken in one go.
+const COMPLETIONS: u32 = 1024;
+
+/// A transmit queue.
+pub struct XdpOutput {
+    pub(super) queue: TxQueue,
+    pub(super) lent: Arc<Lent>,
+    /// Whether the kernel completes checksums.
+    pub(super) checksum: bool,
+}
+
+impl std::fmt::Debug for XdpOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("XdpOutput").field("checksum", &self.checksum).finish_non_exhaustive()
+    }
+}
+
+/// Sees to a checksum that was left to the device; returns whether the kernel is to do it, by metadata before the frame.
+fn complete_checksum(tx: &TxBurst<'_>, packet: &Packet, by_kernel: bool) -> bool {
+    let (at, len) = (tx.address(packet), usize::from(packet.len()));
+    // SAFETY: a packet that is being sent is the queue's to read and write.
+    let frame = unsafe { std::slice::from_raw_parts_mut(at, len) };
+    let Some(partial) = offload::find_partial(frame) else { return false };
+    if by_kernel && usize::from(packet.start()) >= wharf_engine::buffer::COLD + TX_METADATA_BYTES {
+        // SAFETY: these bytes are headroom of the packet's buffer (checked above), and nobody else's.
+        let headroom = unsafe {
+            std::slice::from_raw_parts_mut(at.wrapping_sub(TX_METADATA_BYTES), TX_METADATA_BYTES)
+        };
+        if (TxMetadata { checksum: partial }).write(headroom, len) {
+            return true;
+        }
+    }
+    // A partial checksum that was just found is one that can be finished.
+    let finished = offload::finish(frame, partial);
+    debug_assert!(finished);
+    false
+}
+
+impl XdpOutput {
+    fn complete(&mut self, tx: &mut TxBurst<'_>) {
+        let lent = &self.lent;
+        for buffer in self.queue.completed(COMPLETIONS) {
+            if let Some(buffer) = lent.take(buffer) {
+                tx.complete(buffer);
+            }
+        }
+    }
+}
+
+impl DeviceOutput for XdpOutput {
+    fn keeps_buffers(&self) -> bool {
+        true
+    }
+
+    fn transmit(&mut self, tx: &mut TxBurst<'_>, packets: &[Packet]) -> usize {
+        self.complete(tx);
+        let reachable = self.queue.area().buffers();
+        let by_kernel = self.checksum;
+        let mut slots = self.queue.send(packets.len() as u32);
+        let mut sent = 0;
+        for packet in packets {
+            if slots.room() == 0 {
+                break;
+            }
+            // A buffer that the pool got after the socket was opened is out of the kernel's reach.
+            let copy = match packet.raw_buffer() < reachable {
+                true => None,
+                false => match tx.copy_to_reachable(packet, |index| index < reachable) {
+                    None => break,
+                    copy => copy,
+                },
+            };
+            let outgoing = copy.as_ref().unwrap_or(packet);
+            let metadata =
+                outgoing.flags() & flags::L4_CSUM_PARTIAL != 0 && complete_checksum(tx, outgoing, by_kernel);
+            let frame = TxFrame {
+                buffer: outgoing.raw_buffer(),
+                offset: outgoing.start(),
+                len: outgoing.len(),
+                continues: false,
+                metadata,
+            };
+            if slots.push(&frame) {
+                self.lent.give(tx.keep(outgoing));
+            } else {
+                // Too long for the ring's frames, or empty.
+                tx.count_error(1);
+                tx.release(outgoing);
+            }
+            if copy.is_some() {
+                tx.release(packet);
+            }
+            sent += 1;
+        }
+        sent
+    }
+
+    fn flush(&mut self, tx: &mut TxBurst<'_>) -> bool {
+        if self.queue.unsent() != 0 {
+            let lent = &self.lent;
+            let mut done = Vec::new();
+            let _ = self.queue.kick(|buffer| done.extend(lent.take(buffer)));
+            done.into_iter().for_each(|buffer| tx.complete(buffer));
+        }
+        self.complete(tx);
+        self.queue.held() != 0
+    }
+}
