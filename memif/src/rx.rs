@@ -443,11 +443,12 @@ impl RxQueue {
 /// For load generators, whose own work must not be what is measured.
 #[cfg(feature = "raw")]
 impl RxQueue {
-    /// Gives all filled slots back unread, and returns how many there were. Writes nothing but the index, and counts
-    /// nothing. The descriptors of a client then still say the length of the last packet, which the server takes for
-    /// the size of the buffer: for packets of one length only.
+    /// Gives all filled slots back unread, and returns how many there were. With `anew` a client writes their
+    /// descriptors again, as an application does that receives packets. Without it nothing is written but the index:
+    /// the descriptors still say the length of the last packet, which the server takes for the size of the buffer, so
+    /// that is for packets of one length only. Counts nothing.
     #[inline]
-    pub fn raw_discard(&mut self) -> usize {
+    pub fn raw_discard(&mut self, anew: bool) -> usize {
         if !self.shared.link.alive() {
             return 0;
         }
@@ -455,6 +456,9 @@ impl RxQueue {
             self.shared.impossible_index();
             return 0;
         };
+        if anew {
+            self.post(self.cursor.position(), filled);
+        }
         if filled != 0 {
             self.cursor.advance(&self.shared.ring, filled);
         }

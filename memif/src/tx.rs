@@ -347,21 +347,33 @@ impl TxQueue {
         true
     }
 
-    /// Sends what [`TxQueue::raw_fill`] left in the free slots, and returns how many packets that were. Writes nothing
-    /// but the index, and counts nothing.
+    /// Sends up to `max` of the packets that [`TxQueue::raw_fill`] left, those in the free slots, and returns how many.
+    /// With `anew` it writes their descriptors again, as an application does that sends packets; without it, nothing
+    /// but the index. Counts nothing.
     #[inline]
-    pub fn raw_publish(&mut self) -> usize {
+    pub fn raw_publish(&mut self, max: u16, anew: bool) -> usize {
         if !self.shared.link.alive() {
             return 0;
         }
-        let Ok(free) = self.cursor.available(&self.shared.ring, u16::MAX) else {
+        let ring = &self.shared.ring;
+        let Ok(free) = self.cursor.available(ring, max) else {
             self.shared.impossible_index();
             return 0;
         };
-        if free != 0 {
-            self.cursor.advance(&self.shared.ring, free);
+        let count = free.min(max);
+        if let Some(buffers) = self.buffers.filter(|_| anew) {
+            for i in 0..count {
+                let index = self.cursor.position().wrapping_add(i);
+                let offset = buffers.offset(ring.slot(index));
+                // Only the length is not to be derived; a client's own descriptor, in the worst case a wrong length.
+                let length = ring.descriptor(index).length;
+                ring.set_descriptor(index, Descriptor { flags: 0, region: 0, length, offset });
+            }
+        }
+        if count != 0 {
+            self.cursor.advance(ring, count);
             self.unkicked = true;
         }
-        free.into()
+        count.into()
     }
 }

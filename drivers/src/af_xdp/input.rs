@@ -10,6 +10,8 @@ use wharf_engine::flags;
 
 /// Free places in the fill ring before it is filled again.
 const REFILL: u32 = 64;
+/// Buffers given to the kernel in one go.
+const FILL: u32 = 512;
 
 /// A receive queue.
 pub struct XdpInput {
@@ -68,13 +70,12 @@ impl XdpInput {
     }
 
     fn refill(&mut self, rx: &mut RxBurst<'_>) {
-        let wanted = self.queue.unfilled();
-        if wanted < REFILL {
-            return;
-        }
         let reachable = self.queue.area().buffers();
         let mut short = false;
-        let mut slots = self.queue.fill(wanted.min(256));
+        let mut slots = self.queue.fill(FILL);
+        if slots.room() < REFILL {
+            return;
+        }
         while slots.room() != 0 {
             let Some(buffer) = rx.cache().alloc_where(|index| index < reachable) else {
                 short = true;
