@@ -1,14 +1,20 @@
 //! The load: a memif client that sends and counts at next to no cost.
 //!
-//! Every buffer of the transmit ring is filled once, with a packet of its own. From then on only indices move: all slots
-//! that the program under test has freed are sent again as they are, and what it sends is counted by its index and
-//! given back unread. Before and after that, packets are read and compared with what the path makes of them.
+//! Every buffer of the transmit ring is filled once, with a packet of its own. From then on only descriptors move: all
+//! slots that the program under test has freed are sent again, and what it sends is counted by its index and given back
+//! unread. Before and after that, packets are read and compared with what the path makes of them.
+//!
+//! Writing a descriptor takes its line away from the other core, as every real client does: on most machines the
+//! program under test then waits for lines half of the time. So the load has a second [`Mode`] that leaves the
+//! descriptors alone too, and shows what the program's own work costs.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use memif::{Address, Client, ClientConfig, Connection};
+use serde::Serialize;
 use wharf_nodes::wire::checksum::checksum;
 
 use crate::Result;
@@ -36,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const READING: Duration = Duration::from_millis(200);
 /// Sending at full speed before counting begins.
 const LEAD_IN: Duration = Duration::from_millis(200);
+/// Packets published together at most: a burst of an application that has many.
+const BURST: u16 = 256;
 /// Turns of the loop between two looks at the clock, a fraction of a microsecond each.
 const TURNS: u32 = 64;
 
@@ -46,6 +54,16 @@ pub(crate) struct Traffic {
     pub(crate) log2_ring_size: u8,
     /// Bytes of each buffer.
     pub(crate) buffer_size: u32,
+}
+
+/// What the load writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// Descriptors and indices, as an application does
+    Descriptors,
+    /// Indices only
+    Indices,
 }
 
 /// What the path makes of a packet.
@@ -167,7 +185,7 @@ impl Load {
         let mut lengths = [0; 64];
         while first.is_none_or(|first: Instant| first.elapsed() < READING) {
             let (Some(tx), Some(rx)) = (self.to.tx.first_mut(), self.from.rx.first_mut()) else { break };
-            tx.raw_publish();
+            tx.raw_publish(BURST, Some(FRAME as u32));
             tx.kick();
             let n = rx.receive_into(&mut buffers, &mut lengths);
             for (buffer, len) in buffers.iter().zip(lengths).take(n) {
@@ -200,28 +218,29 @@ impl Load {
     }
 
     /// Sends as fast as the program under test takes packets, and counts for so long.
-    pub(crate) fn measure(&mut self, time: Duration, stop: &Stop) -> Result<Sample> {
-        self.count(LEAD_IN, stop)?;
-        self.count(time, stop)
+    pub(crate) fn measure(&mut self, mode: Mode, time: Duration, stop: &Stop) -> Result<Sample> {
+        self.count(mode, LEAD_IN, stop)?;
+        self.count(mode, time, stop)
     }
 
-    fn count(&mut self, time: Duration, stop: &Stop) -> Result<Sample> {
+    fn count(&mut self, mode: Mode, time: Duration, stop: &Stop) -> Result<Sample> {
         let (Some(tx), Some(rx)) = (self.to.tx.first_mut(), self.from.rx.first_mut()) else {
             return Err("the peer grants no ring".into());
         };
         let ring = usize::from(tx.ring_state().size);
+        let length = (mode == Mode::Descriptors).then_some(FRAME as u32);
         let mut sample = Sample::default();
         let (mut turns, mut empty) = (0u64, 0u64);
         let start = Instant::now();
         while sample.elapsed < time {
             for _ in 0..TURNS {
-                let sent = tx.raw_publish();
+                empty += u64::from(tx.free_slots() == ring);
+                let sent = tx.raw_publish(BURST, length);
                 if sent != 0 {
                     tx.kick();
                     sample.sent += sent as u64;
-                    empty += u64::from(sent == ring);
                 }
-                sample.received += rx.raw_discard() as u64;
+                sample.received += rx.raw_discard(length.is_some()) as u64;
                 turns += 1;
                 // Each look takes the line of an index away from its writer: not too often.
                 for _ in 0..2 {

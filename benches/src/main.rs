@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use case::Case;
+use load::Mode;
 use process::Stop;
 
 /// What went wrong, for the person who runs it.
@@ -87,6 +88,9 @@ struct CompareOptions {
     /// Paths, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     paths: Vec<Case>,
+    /// What the load writes, separated by commas [default: both, one after the other]
+    #[arg(long, value_delimiter = ',')]
+    load: Vec<Mode>,
     /// The dpdk-testpmd to compare with [default: target/peers/bin, then PATH]
     #[arg(long)]
     testpmd: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! Medians, spreads and ratios; the table and the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::case::Case;
-use crate::load::{DESTINATIONS, FRAME, Sample};
+use crate::load::{DESTINATIONS, FRAME, Mode, Sample};
 use crate::machine::Machine;
 
 /// From here on the program under test may have waited for the load.
@@ -23,6 +23,8 @@ pub(crate) struct Run {
     case: Case,
     /// Name of the path.
     pub(crate) path: &'static str,
+    /// What the load wrote.
+    load: Mode,
     /// From 1 on.
     pub(crate) round: usize,
     /// Millions of packets a second that came through.
@@ -41,10 +43,11 @@ pub(crate) struct Run {
 
 impl Run {
     /// From what was counted.
-    pub(crate) fn new(case: Case, round: usize, sample: &Sample, machine: &Machine) -> Self {
+    pub(crate) fn new(case: Case, load: Mode, round: usize, sample: &Sample, machine: &Machine) -> Self {
         Run {
             case,
             path: case.name(),
+            load,
             round,
             mpps: sample.rate() / 1e6,
             cycles_per_packet: machine.tsc_hz / sample.rate(),
@@ -53,6 +56,18 @@ impl Run {
             seconds: sample.elapsed.as_secs_f64(),
             starved: sample.starved,
         }
+    }
+
+    /// What the load wrote, in a word.
+    pub(crate) fn load(&self) -> &'static str {
+        word(self.load)
+    }
+}
+
+fn word(load: Mode) -> &'static str {
+    match load {
+        Mode::Descriptors => "descriptors",
+        Mode::Indices => "indices",
     }
 }
 
@@ -81,6 +96,7 @@ impl Spread {
 #[derive(Debug, Serialize)]
 struct Summary {
     path: &'static str,
+    load: Mode,
     mpps: Spread,
     cycles_per_packet: Spread,
     /// Rate over that of testpmd io in the same round.
@@ -104,7 +120,7 @@ pub(crate) struct Report {
     frame_bytes: usize,
     runs: Vec<Run>,
     /// wharf's account of its last run, by path.
-    runtime: BTreeMap<&'static str, String>,
+    runtime: BTreeMap<String, String>,
     failures: BTreeMap<&'static str, String>,
 }
 
@@ -139,7 +155,7 @@ impl Report {
     /// Takes a run, and wharf's account of it.
     pub(crate) fn add(&mut self, run: Run, runtime: Option<String>) {
         if let Some(runtime) = runtime {
-            self.runtime.insert(run.path, runtime);
+            self.runtime.insert(format!("{} ({})", run.path, run.load()), runtime);
         }
         self.runs.push(run);
     }
@@ -155,52 +171,65 @@ impl Report {
         self.failures.contains_key(case.name())
     }
 
-    fn of(&self, case: Case) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(move |run| run.case == case)
+    fn of(&self, case: Case, load: Mode) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| run.case == case && run.load == load)
     }
 
     fn same_round(&self, case: Case, run: &Run) -> Option<&Run> {
-        self.of(case).find(|other| other.round == run.round)
+        self.of(case, run.load).find(|other| other.round == run.round)
     }
 
-    fn summary(&self, case: Case) -> Option<Summary> {
+    fn summary(&self, case: Case, load: Mode) -> Option<Summary> {
         let ratio = |run: &Run| Some(run.mpps / self.same_round(Case::TestpmdIo, run)?.mpps);
         let over =
             |run: &Run| Some(run.cycles_per_packet - self.same_round(Case::Floor, run)?.cycles_per_packet);
-        let (sent, received) = self.of(case).fold((0, 0), |(s, r), run| (s + run.sent, r + run.received));
+        let (sent, received) =
+            self.of(case, load).fold((0, 0), |(s, r), run| (s + run.sent, r + run.received));
         Some(Summary {
             path: case.name(),
-            mpps: Spread::of(self.of(case).map(|run| run.mpps))?,
-            cycles_per_packet: Spread::of(self.of(case).map(|run| run.cycles_per_packet))?,
-            of_testpmd_io: Spread::of(self.of(case).filter_map(ratio)),
-            over_floor: Spread::of(self.of(case).filter_map(over)),
+            load,
+            mpps: Spread::of(self.of(case, load).map(|run| run.mpps))?,
+            cycles_per_packet: Spread::of(self.of(case, load).map(|run| run.cycles_per_packet))?,
+            of_testpmd_io: Spread::of(self.of(case, load).filter_map(ratio)),
+            over_floor: Spread::of(self.of(case, load).filter_map(over)),
             loss: 1.0 - (received as f64 / sent as f64).min(1.0),
-            starved: self.of(case).map(|run| run.starved).fold(0.0, f64::max),
+            starved: self.of(case, load).map(|run| run.starved).fold(0.0, f64::max),
         })
     }
 
     fn summaries(&self) -> Vec<Summary> {
-        let mut cases: Vec<Case> = self.runs.iter().map(|run| run.case).collect();
-        cases.sort();
-        cases.dedup();
-        cases.into_iter().filter_map(|case| self.summary(case)).collect()
+        let kinds: BTreeSet<(Mode, Case)> = self.runs.iter().map(|run| (run.load, run.case)).collect();
+        kinds.into_iter().filter_map(|(load, case)| self.summary(case, load)).collect()
     }
 
     /// The table, and wharf's nodes.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = writeln!(
-            text,
-            "\nmedians over the rounds, and their range\n{:<12}{:>24}{:>18}{:>24}{:>14}{:>8}",
-            "path", "Mpps", "cycles/packet", "of testpmd io", "over floor", "loss"
-        );
+        let mut load = None;
         for s in self.summaries() {
+            if load != Some(s.load) {
+                load = Some(s.load);
+                let _ = writeln!(
+                    text,
+                    "\nmedians over the rounds, and their range; the load writes {}\n{:<12}{:>24}{:>15}{:>22}{:>12}{:>8}",
+                    match s.load {
+                        Mode::Descriptors => "descriptors, as applications do",
+                        Mode::Indices => "indices only, so that caches stay warm",
+                    },
+                    "path",
+                    "Mpps",
+                    "cycles/packet",
+                    "of testpmd io",
+                    "over floor",
+                    "loss"
+                );
+            }
             let spread = |s: Spread| format!("{:.2} ({:.2} to {:.2})", s.median, s.min, s.max);
             let none = || "-".to_string();
             let _ = writeln!(
                 text,
-                "{:<12}{:>24}{:>18.1}{:>24}{:>14}{:>7.1}%{}",
+                "{:<12}{:>24}{:>15.1}{:>22}{:>12}{:>7.1}%{}",
                 s.path,
                 spread(s.mpps),
                 s.cycles_per_packet.median,
@@ -270,11 +299,12 @@ mod tests {
                 let received = received * 1_000_000;
                 let sample =
                     Sample { sent: received * 2, received, elapsed: Duration::from_secs(1), starved: 0.0 };
-                report.add(Run::new(case, round, &sample, &report.machine), None);
+                report.add(Run::new(case, Mode::Indices, round, &sample, &report.machine), None);
             }
         }
-        let summary = report.summary(Case::Xconnect).unwrap();
+        let summary = report.summary(Case::Xconnect, Mode::Indices).unwrap();
         assert_eq!(summary.of_testpmd_io, Some(Spread { median: 1.5, min: 0.5, max: 2.0 }));
+        assert!(report.summary(Case::Xconnect, Mode::Descriptors).is_none());
         assert_eq!(summary.mpps.median, 20.0);
         assert_eq!(summary.cycles_per_packet.median, 100.0);
         assert_eq!(summary.loss, 0.5);

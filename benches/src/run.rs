@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::case::Case;
-use crate::load::{Load, Sample};
+use crate::load::{Load, Mode, Sample};
 use crate::machine::Machine;
 use crate::process::{Program, Stop, WorkDir, pin, target_dir};
 use crate::report::{Report, Run};
@@ -19,6 +19,7 @@ struct Rig<'a> {
     dut_core: usize,
     load_core: usize,
     time: Duration,
+    modes: Vec<Mode>,
     testpmd: Result<PathBuf>,
     wharf: Result<Binaries>,
     stop: &'a Stop,
@@ -37,6 +38,13 @@ impl Dut {
             Dut::Wharf(wharf) => &mut wharf.program,
         }
     }
+}
+
+/// What was counted, and wharf's account of its nodes.
+struct Measured {
+    mode: Mode,
+    sample: Sample,
+    runtime: Option<String>,
 }
 
 impl Rig<'_> {
@@ -63,32 +71,36 @@ impl Rig<'_> {
         }
     }
 
-    /// One run of one path: what was counted, and wharf's account of its nodes.
-    fn run(&self, case: Case) -> Result<(Sample, Option<String>)> {
+    /// One run of one path: what was counted in each mode, and wharf's account of its nodes.
+    fn run(&self, case: Case) -> Result<Vec<Measured>> {
         let dir = WorkDir::new()?;
         let mut dut = self.start(case, &dir)?;
         let measured = self.measure(case, &mut dut, &dir);
         measured.map_err(|e| dut.program().explain(&e))
     }
 
-    fn measure(&self, case: Case, dut: &mut Dut, dir: &WorkDir) -> Result<(Sample, Option<String>)> {
+    fn measure(&self, case: Case, dut: &mut Dut, dir: &WorkDir) -> Result<Vec<Measured>> {
         let [first, second] = dir.sockets();
         let mut load = Load::connect([&first, &second], case.traffic(), case.arrives(), || {
             self.stop.check()?;
             dut.program().check()
         })?;
         load.verify(self.stop)?;
-        if let Dut::Wharf(wharf) = dut {
-            wharf.run("clear runtime")?;
+        let mut measured = Vec::new();
+        for mode in &self.modes {
+            if let Dut::Wharf(wharf) = dut {
+                wharf.run("clear runtime")?;
+            }
+            let sample = load.measure(*mode, self.time, self.stop)?;
+            let runtime = match dut {
+                Dut::Wharf(wharf) => Some(wharf.run("show runtime")?),
+                Dut::Other(_) => None,
+            };
+            // It still does what it should, and did not save time by doing something else.
+            load.verify(self.stop)?;
+            measured.push(Measured { mode: *mode, sample, runtime });
         }
-        let sample = load.measure(self.time, self.stop)?;
-        let runtime = match dut {
-            Dut::Wharf(wharf) => Some(wharf.run("show runtime")?),
-            Dut::Other(_) => None,
-        };
-        // It still does what it should, and did not save time by doing something else.
-        load.verify(self.stop)?;
-        Ok((sample, runtime))
+        Ok(measured)
     }
 }
 
@@ -106,6 +118,7 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
         dut_core: place.dut_core,
         load_core: place.load_core,
         time: duration(options.seconds)?,
+        modes: if options.load.is_empty() { Mode::value_variants().to_vec() } else { options.load.clone() },
         testpmd: testpmd::locate(options.testpmd.as_deref()),
         wharf: Binaries::locate(place.wharf.as_deref()),
         stop,
@@ -117,10 +130,12 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
                 continue;
             }
             match rig.run(*case) {
-                Ok((sample, runtime)) => {
-                    let run = Run::new(*case, round, &sample, &report.machine);
-                    println!("round {round}: {:<12} {:6.2} Mpps", case.name(), run.mpps);
-                    report.add(run, runtime);
+                Ok(measured) => {
+                    for m in measured {
+                        let run = Run::new(*case, m.mode, round, &m.sample, &report.machine);
+                        println!("round {round}: {:<12} {:6.2} Mpps ({})", case.name(), run.mpps, run.load());
+                        report.add(run, m.runtime);
+                    }
                 }
                 Err(_) if stop.check().is_err() => break 'rounds,
                 Err(e) => report.fail(*case, e),

@@ -2,7 +2,9 @@
 //! publish; nothing else changes state.
 
 use crate::interface::{Interface, InterfaceKind};
-use crate::ip4::{AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via};
+use crate::ip4::{
+    AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
+};
 use crate::startup::{self, StartupConfig};
 use rustix::event::epoll;
 use std::collections::BTreeMap;
@@ -354,12 +356,7 @@ impl Dataplane {
     fn make_adjacency(&self, key: AdjacencyKey) -> Adjacency {
         let on = |interface: SwIfIndex, kind| {
             let record = self.interfaces.get(&interface);
-            Adjacency {
-                kind,
-                tx: interface,
-                mtu: record.map_or(0, |r| r.mtu),
-                ..Adjacency::default()
-            }
+            Adjacency { kind, tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() }
         };
         match key {
             AdjacencyKey::Drop => Adjacency { kind: AdjacencyKind::Drop, ..Adjacency::default() },
@@ -448,7 +445,12 @@ impl Dataplane {
     }
 
     /// Removes a source's route; the packets on their way along it arrive.
-    pub fn delete_route(&mut self, table: u32, prefix: Ip4Prefix, source: RouteSource) -> Result<(), OpError> {
+    pub fn delete_route(
+        &mut self,
+        table: u32,
+        prefix: Ip4Prefix,
+        source: RouteSource,
+    ) -> Result<(), OpError> {
         match self.fib_mut(table)?.remove(prefix, source) {
             Some(way) => {
                 self.adjacencies.release(way.adjacency, self.engine.domain());
@@ -590,7 +592,8 @@ impl Dataplane {
 
     /// Stops everything and gives everything back.
     pub fn shut_down(&mut self) {
-        let mut all: Vec<SwIfIndex> = self.interfaces.keys().copied().filter(|i| *i != SwIfIndex::LOCAL).collect();
+        let mut all: Vec<SwIfIndex> =
+            self.interfaces.keys().copied().filter(|i| *i != SwIfIndex::LOCAL).collect();
         all.reverse();
         for interface in all {
             if let Err(error) = self.delete_interface(interface) {

@@ -137,7 +137,9 @@ impl Dataplane {
     /// As [`Dataplane::record`], to change; `local0` is not for changing.
     fn record_mut(&mut self, index: SwIfIndex) -> Result<&mut Interface, OpError> {
         match self.interfaces.get_mut(&index) {
-            Some(record) if record.kind == InterfaceKind::Local => OpError::refused("local0 cannot be changed"),
+            Some(record) if record.kind == InterfaceKind::Local => {
+                OpError::refused("local0 cannot be changed")
+            }
             Some(record) => Ok(record),
             None => OpError::refused(format!("there is no interface with sw_if_index {index}")),
         }
@@ -186,7 +188,11 @@ impl Dataplane {
     }
 
     /// Creates `loopN`.
-    pub fn create_loopback(&mut self, mac: Option<MacAddress>, instance: Option<u32>) -> Result<SwIfIndex, OpError> {
+    pub fn create_loopback(
+        &mut self,
+        mac: Option<MacAddress>,
+        instance: Option<u32>,
+    ) -> Result<SwIfIndex, OpError> {
         let free = || (0..).find(|n| self.find_interface(&format!("loop{n}")).is_none()).unwrap_or(0);
         let name = format!("loop{}", instance.unwrap_or_else(free));
         self.check_name(&name)?;
@@ -355,7 +361,10 @@ impl Dataplane {
             return OpError::refused("local0 cannot be cross-connected");
         }
         if !self.record(index)?.addresses.is_empty() {
-            return OpError::refused(format!("{} has IP addresses; remove them first", self.interface_name(index)));
+            return OpError::refused(format!(
+                "{} has IP addresses; remove them first",
+                self.interface_name(index)
+            ));
         }
         self.record_mut(index)?.mode = L2Mode::Xconnect(peer);
         self.apply(index);
@@ -375,7 +384,10 @@ impl Dataplane {
             return OpError::refused(format!("there is no IPv4 table {table}"));
         }
         if !self.record(index)?.addresses.is_empty() {
-            return OpError::refused(format!("{} has IP addresses; remove them first", self.interface_name(index)));
+            return OpError::refused(format!(
+                "{} has IP addresses; remove them first",
+                self.interface_name(index)
+            ));
         }
         self.record_mut(index)?.table = table;
         self.apply(index);
@@ -384,7 +396,10 @@ impl Dataplane {
 
     /// Gives an interface an address: with it come the routes to the subnet and to itself.
     pub fn add_address(&mut self, index: SwIfIndex, address: Ipv4Addr, len: u8) -> Result<(), OpError> {
-        let bad = address.is_unspecified() || address.is_multicast() || address.is_broadcast() || address.is_loopback();
+        let bad = address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback();
         if bad || !(1..=32).contains(&len) {
             return OpError::refused(format!("{address}/{len} is not an address for an interface"));
         }
@@ -402,7 +417,10 @@ impl Dataplane {
             if interface.table == table
                 && let Some((a, l)) = interface.addresses.iter().find(overlaps)
             {
-                return OpError::refused(format!("{address}/{len} is in conflict with {a}/{l} of {}", interface.name));
+                return OpError::refused(format!(
+                    "{address}/{len} is in conflict with {a}/{l} of {}",
+                    interface.name
+                ));
             }
         }
         if len < 32 {
@@ -449,7 +467,12 @@ impl Dataplane {
     }
 
     /// Moves receive queues to a worker: one, or all of the interface.
-    pub fn set_placement(&mut self, index: SwIfIndex, queue: Option<u32>, worker: u32) -> Result<(), OpError> {
+    pub fn set_placement(
+        &mut self,
+        index: SwIfIndex,
+        queue: Option<u32>,
+        worker: u32,
+    ) -> Result<(), OpError> {
         self.record_mut(index)?;
         for id in self.chosen_inputs(index, queue)? {
             self.engine.place_input(id, WorkerIndex(worker.min(u32::from(u16::MAX)) as u16))?;
@@ -484,8 +507,12 @@ impl Dataplane {
         for (table, prefix, source) in self.routes_through(index) {
             self.delete_route(table, prefix, source)?;
         }
-        let peers: Vec<SwIfIndex> =
-            self.interfaces.iter().filter(|(_, i)| i.mode == L2Mode::Xconnect(index)).map(|(i, _)| *i).collect();
+        let peers: Vec<SwIfIndex> = self
+            .interfaces
+            .iter()
+            .filter(|(_, i)| i.mode == L2Mode::Xconnect(index))
+            .map(|(i, _)| *i)
+            .collect();
         for peer in peers {
             self.set_l3(peer)?;
         }

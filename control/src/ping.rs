@@ -57,7 +57,10 @@ impl Dataplane {
         };
         let from = self.record(source.unwrap_or(out))?.addresses.first().map(|(a, _)| *a);
         let Some(from) = from else {
-            return OpError::refused(format!("{} has no address", self.interface_name(source.unwrap_or(out))));
+            return OpError::refused(format!(
+                "{} has no address",
+                self.interface_name(source.unwrap_or(out))
+            ));
         };
         let id = self.next_ping;
         self.next_ping = self.next_ping.wrapping_add(1).max(1);

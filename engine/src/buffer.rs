@@ -368,7 +368,7 @@ impl Drop for Quota {
     }
 }
 
-/// A worker's own stock of free buffers; it meets the pool's lock once per [`BATCH`] buffers at most.
+/// A worker's own stock of free buffers; it meets the pool's lock once per 256 buffers at most.
 #[derive(Debug)]
 pub struct BufferCache {
     pool: Arc<Pool>,

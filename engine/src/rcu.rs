@@ -5,7 +5,7 @@
 //! passed a turn since it was replaced. A worker that sleeps is offline and holds nothing back.
 //!
 //! Protocol: `seq` is even while stable and odd inside a [`Transaction`]. A reader announces in its slot the
-//! even `seq` of the generation that it uses, or [`OFFLINE`]. A value replaced in the transaction that ended at
+//! even `seq` of the generation that it uses, or that it is offline. A value replaced in the transaction that ended at
 //! `t` may go when no slot is below `t`.
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, fence};

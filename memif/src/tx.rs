@@ -348,10 +348,10 @@ impl TxQueue {
     }
 
     /// Sends up to `max` of the packets that [`TxQueue::raw_fill`] left, those in the free slots, and returns how many.
-    /// With `anew` it writes their descriptors again, as an application does that sends packets; without it, nothing
-    /// but the index. Counts nothing.
+    /// With `anew`, the length of all of them, it writes their descriptors again, as an application does that sends
+    /// packets; without it, nothing but the index. Counts nothing.
     #[inline]
-    pub fn raw_publish(&mut self, max: u16, anew: bool) -> usize {
+    pub fn raw_publish(&mut self, max: u16, anew: Option<u32>) -> usize {
         if !self.shared.link.alive() {
             return 0;
         }
@@ -361,12 +361,10 @@ impl TxQueue {
             return 0;
         };
         let count = free.min(max);
-        if let Some(buffers) = self.buffers.filter(|_| anew) {
+        if let (Some(buffers), Some(length)) = (self.buffers, anew) {
             for i in 0..count {
                 let index = self.cursor.position().wrapping_add(i);
                 let offset = buffers.offset(ring.slot(index));
-                // Only the length is not to be derived; a client's own descriptor, in the worst case a wrong length.
-                let length = ring.descriptor(index).length;
                 ring.set_descriptor(index, Descriptor { flags: 0, region: 0, length, offset });
             }
         }

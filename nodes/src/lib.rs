@@ -11,3 +11,8 @@ mod list;
 pub mod wire;
 
 pub use list::nodes;
+
+// The example of CONTRIBUTING.md is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../CONTRIBUTING.md")]
+struct Contributing;

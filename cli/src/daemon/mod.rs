@@ -144,8 +144,10 @@ fn serve(config: &StartupConfig) -> Result<()> {
         let _ = fs::set_permissions(pidfile, fs::Permissions::from_mode(0o644));
     }
     let script = match &config.unix.exec {
-        Some(script) => Some((script.clone(), fs::read_to_string(script)
-            .map_err(|e| format!("cannot read {}: {e}", script.display()))?)),
+        Some(script) => Some((
+            script.clone(),
+            fs::read_to_string(script).map_err(|e| format!("cannot read {}: {e}", script.display()))?,
+        )),
         None => None,
     };
     // The script runs beside the main loop, which its commands may need.
@@ -165,11 +167,10 @@ fn serve(config: &StartupConfig) -> Result<()> {
         let lock = || dataplane.lock().unwrap_or_else(PoisonError::into_inner);
         let next = lock().process(Instant::now());
         let wait = next.saturating_duration_since(Instant::now());
-        let timeout = rustix::time::Timespec {
-            tv_sec: wait.as_secs() as i64,
-            tv_nsec: i64::from(wait.subsec_nanos()),
-        };
-        let mut fds = [PollFd::new(&*poll_fd, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        let timeout =
+            rustix::time::Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+        let mut fds =
+            [PollFd::new(&*poll_fd, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("cannot wait for events: {error}").into()),

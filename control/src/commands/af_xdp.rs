@@ -31,7 +31,9 @@ fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), C
     config.tx_ring = args.opt::<u32>("tx-queue-size")?.unwrap_or(config.tx_ring);
     for size in [config.rx_ring, config.tx_ring] {
         if !size.is_power_of_two() || !(64..=4096).contains(&size) {
-            return Err(CliError::new(format!("a queue's size must be a power of two from 64 to 4096, got {size}")));
+            return Err(CliError::new(format!(
+                "a queue's size must be a power of two from 64 to 4096, got {size}"
+            )));
         }
     }
     config.copy = match () {
@@ -121,7 +123,11 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
         for row in rows {
             let netns = row.netns.as_ref().map_or(String::new(), |n| format!(" netns {n}"));
             let mode = if row.zero_copy { "zero-copy" } else { "copy" };
-            let _ = writeln!(text, "{}\n  host-if {}{netns} queues {} mode {mode}", row.name, row.host_if, row.queues);
+            let _ = writeln!(
+                text,
+                "{}\n  host-if {}{netns} queues {} mode {mode}",
+                row.name, row.host_if, row.queues
+            );
             let _ = writeln!(
                 text,
                 "  partial checksums {} tx checksum by kernel {} reserved buffers {}",

@@ -12,25 +12,75 @@ use wharf_nodes::interface::L2Mode;
 use wharf_nodes::wire::MacAddress;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
-    Command::new("create loopback interface", "[mac <mac>] [instance <u32>]", "Create a loopback interface", create_loopback),
+    Command::new(
+        "create loopback interface",
+        "[mac <mac>] [instance <u32>]",
+        "Create a loopback interface",
+        create_loopback,
+    ),
     Command::new("delete loopback interface", "intfc <interface>", "Delete a loopback interface", delete),
     Command::new("delete interface", "<interface>", "Delete an interface of any kind", delete),
     Command::new("set interface state", "<interface> {up|down}", "Bring an interface up or down", state),
     Command::new("set interface mtu", "[packet|ip4] <mtu:n> <interface>", "Set the longest IP packet", mtu),
     Command::new("set interface mac address", "<interface> <mac>", "Set the MAC address", mac),
-    Command::new("set interface ip address", "[del] <interface> <prefix>", "Add or delete an IP address", address),
-    Command::new("set interface ip table", "<interface> <table:u32>", "Put an interface into an IPv4 table", table),
-    Command::new("set interface l2 xconnect", "<interface> <peer:interface>", "Send what is received out of the peer", xconnect),
+    Command::new(
+        "set interface ip address",
+        "[del] <interface> <prefix>",
+        "Add or delete an IP address",
+        address,
+    ),
+    Command::new(
+        "set interface ip table",
+        "<interface> <table:u32>",
+        "Put an interface into an IPv4 table",
+        table,
+    ),
+    Command::new(
+        "set interface l2 xconnect",
+        "<interface> <peer:interface>",
+        "Send what is received out of the peer",
+        xconnect,
+    ),
     Command::new("set interface l3", "<interface>", "Give an interface back to the L3 protocols", l3),
-    Command::new("set interface rx-mode", "<interface> [queue <u32>] {polling|interrupt|adaptive}", "Set when receive queues are looked at", rx_mode),
-    Command::new("set interface rx-placement", "<interface> [queue <u32>] worker <u32>", "Move receive queues to a worker", placement),
-    Command::new("set interface feature", "<interface> <feature:word> arc <arc:word> [disable]", "Switch a feature on or off", feature),
+    Command::new(
+        "set interface rx-mode",
+        "<interface> [queue <u32>] {polling|interrupt|adaptive}",
+        "Set when receive queues are looked at",
+        rx_mode,
+    ),
+    Command::new(
+        "set interface rx-placement",
+        "<interface> [queue <u32>] worker <u32>",
+        "Move receive queues to a worker",
+        placement,
+    ),
+    Command::new(
+        "set interface feature",
+        "<interface> <feature:word> arc <arc:word> [disable]",
+        "Switch a feature on or off",
+        feature,
+    ),
     Command::new("clear interfaces", "", "Count interfaces from zero", clear),
     Command::show("show interface", "[<interface>]", "Show interfaces and their counters", show),
     Command::show("show interface address", "[<interface>]", "Show addresses and L2 modes", show_address),
-    Command::show("show interface rx-placement", "", "Show which worker has which receive queue", show_placement),
-    Command::show("show interface features", "<interface>", "Show the features of an interface, arc by arc", show_features),
-    Command::show("show hardware-interfaces", "[<interface>]", "Show devices and their queues", show_hardware),
+    Command::show(
+        "show interface rx-placement",
+        "",
+        "Show which worker has which receive queue",
+        show_placement,
+    ),
+    Command::show(
+        "show interface features",
+        "<interface>",
+        "Show the features of an interface, arc by arc",
+        show_features,
+    ),
+    Command::show(
+        "show hardware-interfaces",
+        "[<interface>]",
+        "Show devices and their queues",
+        show_hardware,
+    ),
     Command::show("show mode", "[<interface>]", "Show the L2 or L3 mode of interfaces", show_mode),
 ];
 
@@ -139,7 +189,8 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
         let header = Row::new(text).centre(32, "Name").centre(5, "Idx").centre(10, "State");
         header.centre(21, "MTU (L3/IP4/IP6/MPLS)").centre(16, "Counter").centre(16, "Count").end();
         for row in rows {
-            let mut line = Row::new(text).left(32, &row.name).centre(5, row.sw_if_index).centre(10, row.admin);
+            let mut line =
+                Row::new(text).left(32, &row.name).centre(5, row.sw_if_index).centre(10, row.admin);
             line = line.centre(21, format!("{}/0/0/0", row.mtu));
             for (i, (name, count)) in row.counters.iter().enumerate() {
                 if i != 0 {
@@ -206,7 +257,8 @@ fn show_address(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Sho
                 let _ = writeln!(text, "  L2 xconnect {peer}");
             }
             for address in &row.addresses {
-                let table = if row.table == 0 { String::new() } else { format!(" ip4 table-id {}", row.table) };
+                let table =
+                    if row.table == 0 { String::new() } else { format!(" ip4 table-id {}", row.table) };
                 let _ = writeln!(text, "  L3 {address}{table}");
             }
         }
@@ -231,7 +283,9 @@ fn placements(dp: &Dataplane) -> Vec<PlacementRow> {
         mode: i.mode.to_string(),
     };
     let mut rows: Vec<_> = dp.engine.inputs().iter().map(row).collect();
-    rows.sort_by(|a, b| (a.worker, a.node, &a.interface, a.queue).cmp(&(b.worker, b.node, &b.interface, b.queue)));
+    rows.sort_by(|a, b| {
+        (a.worker, a.node, &a.interface, a.queue).cmp(&(b.worker, b.node, &b.interface, b.queue))
+    });
     rows
 }
 
@@ -258,8 +312,12 @@ struct ArcRow {
 }
 
 fn show_features(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
-    let rows: Vec<ArcRow> =
-        dp.engine.features(index(args)?).into_iter().map(|(arc, features)| ArcRow { arc, features }).collect();
+    let rows: Vec<ArcRow> = dp
+        .engine
+        .features(index(args)?)
+        .into_iter()
+        .map(|(arc, features)| ArcRow { arc, features })
+        .collect();
     out.show(&rows, |rows, text| {
         for row in rows {
             let _ = writeln!(text, "{}:", row.arc);
@@ -306,7 +364,13 @@ fn show_hardware(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Sh
                 text.push_str("  RX Queues:\n    queue thread         mode      \n");
             }
             for queue in &row.rx_queues {
-                let _ = writeln!(text, "    {:<6}{:<15}{}", queue.queue, format!("wk_{} ({})", queue.worker, queue.worker + 1), queue.mode);
+                let _ = writeln!(
+                    text,
+                    "    {:<6}{:<15}{}",
+                    queue.queue,
+                    format!("wk_{} ({})", queue.worker, queue.worker + 1),
+                    queue.mode
+                );
             }
             if !row.tx_workers.is_empty() {
                 text.push_str("  TX Queues:\n    queue shared thread(s)\n");

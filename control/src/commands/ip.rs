@@ -12,19 +12,35 @@ use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::MacAddress;
 use wharf_nodes::wire::ip4::Ip4Prefix;
 
-const ROUTE: &str = "[count <n>] <prefix> [table <u32>] {via {<next-hop:ip4> [<interface>]|<interface>|drop|punt|local}}";
+const ROUTE: &str =
+    "[count <n>] <prefix> [table <u32>] {via {<next-hop:ip4> [<interface>]|<interface>|drop|punt|local}}";
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::new("ip route add", ROUTE, "Add a route, or `count' routes of one length in a row", route_add),
-    Command::new("ip route del", "[count <n>] <prefix> [table <u32>] [via <rest:line>]", "Delete a route", route_del),
+    Command::new(
+        "ip route del",
+        "[count <n>] <prefix> [table <u32>] [via <rest:line>]",
+        "Delete a route",
+        route_del,
+    ),
     Command::new("ip table add", "<table:u32>", "Create an IPv4 table", table_add),
     Command::new("ip table del", "<table:u32>", "Delete an IPv4 table", table_del),
     Command::new("ip neighbor", NEIGHBOUR, "Set a neighbour's MAC address", neighbour),
     Command::new("set ip neighbor", NEIGHBOUR, "Set a neighbour's MAC address", neighbour),
     Command::new("ip neighbor del", "<interface> <ip4>", "Forget a neighbour", neighbour_del),
     Command::new("set ip neighbor del", "<interface> <ip4>", "Forget a neighbour", neighbour_del),
-    Command::new("set ip neighbor-config", "ip4 age <seconds:u32>", "Age at which neighbours are probed; 0 never", neighbour_config),
-    Command::new("ping", "[ipv4] <ip4> [source <interface>] [size <1-1400>] [repeat <1-100000>] [interval <float>] [verbose]", "Send ICMP echo requests", ping),
+    Command::new(
+        "set ip neighbor-config",
+        "ip4 age <seconds:u32>",
+        "Age at which neighbours are probed; 0 never",
+        neighbour_config,
+    ),
+    Command::new(
+        "ping",
+        "[ipv4] <ip4> [source <interface>] [size <1-1400>] [repeat <1-100000>] [interval <float>] [verbose]",
+        "Send ICMP echo requests",
+        ping,
+    ),
     Command::show("show ip fib", "[table <u32>] [summary] [<prefix>]", "Show routes", show_fib),
     Command::show("show ip neighbors", "[<interface>]", "Show neighbours", show_neighbours),
     Command::show("show ip table", "", "Show IPv4 tables", show_tables),
@@ -48,7 +64,10 @@ fn first_and_count(args: &Args) -> Result<(Ip4Prefix, u64), CliError> {
     let first = Ip4Prefix::clamped(address, len);
     let count = args.opt::<u64>("count")?.unwrap_or(1);
     if count == 0 || count > crate::ip4::MAX_ROUTES as u64 {
-        return Err(CliError::new(format!("count must be from 1 to {}, got {count}", crate::ip4::MAX_ROUTES)));
+        return Err(CliError::new(format!(
+            "count must be from 1 to {}, got {count}",
+            crate::ip4::MAX_ROUTES
+        )));
     }
     nth(first, count - 1)?;
     Ok((first, count))
@@ -239,7 +258,11 @@ fn show_fib(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, 
                 let _ = writeln!(text, "memory: {} bytes", table.memory_bytes);
             }
             for row in &table.routes {
-                let _ = writeln!(text, "{}\n  unicast-ip4-chain\n  [@{}]: {}", row.prefix, row.adjacency, row.via);
+                let _ = writeln!(
+                    text,
+                    "{}\n  unicast-ip4-chain\n  [@{}]: {}",
+                    row.prefix, row.adjacency, row.via
+                );
                 if row.packets != 0 {
                     let _ = writeln!(text, "    to:[{}:{}]", row.packets, row.bytes);
                 }
@@ -301,7 +324,8 @@ fn show_tables(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, 
     let rows: Vec<TableRow> = dp.fibs.iter().map(row).collect();
     out.show(&rows, |rows, text| {
         for row in rows {
-            let _ = writeln!(text, "table_id:{} routes:{} memory:{}", row.table, row.routes, row.memory_bytes);
+            let _ =
+                writeln!(text, "table_id:{} routes:{} memory:{}", row.table, row.routes, row.memory_bytes);
         }
     })
 }

@@ -9,7 +9,12 @@ use wharf_drivers::memif::{MemifConfig, MemifInfo};
 use wharf_engine::SwIfIndex;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
-    Command::new("create memif socket", "id <u32> filename <path>", "Name a socket for memif interfaces", socket_create),
+    Command::new(
+        "create memif socket",
+        "id <u32> filename <path>",
+        "Name a socket for memif interfaces",
+        socket_create,
+    ),
     Command::new("delete memif socket", "id <u32>", "Forget a socket without interfaces", socket_delete),
     Command::new(
         "create interface memif",
@@ -17,7 +22,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Create a memif interface",
         create,
     ),
-    Command::new("delete interface memif", "{<interface>|sw_if_index <u32>}", "Delete a memif interface", delete),
+    Command::new(
+        "delete interface memif",
+        "{<interface>|sw_if_index <u32>}",
+        "Delete a memif interface",
+        delete,
+    ),
     Command::show("show memif", "[<interface>]", "Show memif sockets and interfaces", show),
 ];
 
@@ -25,12 +35,13 @@ type Done = Result<(), CliError>;
 
 fn socket_create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let filename = args.text("filename")?;
-    let address = if filename.starts_with('/') || filename.starts_with('@') || filename.starts_with("abstract:") {
-        Address::parse(&filename)?
-    } else {
-        // As VPP has it: a bare name is in the runtime directory.
-        Address::parse(&dp.runtime_dir.join(&filename).to_string_lossy())?
-    };
+    let address =
+        if filename.starts_with('/') || filename.starts_with('@') || filename.starts_with("abstract:") {
+            Address::parse(&filename)?
+        } else {
+            // As VPP has it: a bare name is in the runtime directory.
+            Address::parse(&dp.runtime_dir.join(&filename).to_string_lossy())?
+        };
     Ok(dp.memif.add_socket(args.u32("id")?, address)?)
 }
 
@@ -153,7 +164,12 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
     let only = args.opt_interface("interface")?.map(SwIfIndex);
     let chosen = dp.memif.interfaces().filter(|i| only.is_none_or(|o| o == *i));
     let view = View {
-        sockets: dp.memif.sockets().into_iter().map(|s| (s.id, s.listener, s.interfaces, s.filename)).collect(),
+        sockets: dp
+            .memif
+            .sockets()
+            .into_iter()
+            .map(|s| (s.id, s.listener, s.interfaces, s.filename))
+            .collect(),
         interfaces: chosen.filter_map(|i| dp.memif.info(i)).map(row).collect(),
     };
     out.show(&view, |view, text| {
@@ -168,7 +184,11 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
 
 fn interface(row: &Row, text: &mut String) {
     let _ = writeln!(text, "\ninterface {}", row.name);
-    let _ = writeln!(text, "  remote-name \"{}\"\n  remote-interface \"{}\"", row.remote_name, row.remote_interface);
+    let _ = writeln!(
+        text,
+        "  remote-name \"{}\"\n  remote-interface \"{}\"",
+        row.remote_name, row.remote_interface
+    );
     let _ = writeln!(text, "  socket-id {} id {} mode {}", row.socket_id, row.id, row.mode);
     let slave = if row.role == "slave" { " slave" } else { "" };
     let admin = if row.admin_up { " admin-up" } else { "" };
@@ -184,7 +204,8 @@ fn interface(row: &Row, text: &mut String) {
         row.buffer_size,
         row.regions.len()
     );
-    let reasons = [("local-disc-reason", &row.local_disc_reason), ("remote-disc-reason", &row.remote_disc_reason)];
+    let reasons =
+        [("local-disc-reason", &row.local_disc_reason), ("remote-disc-reason", &row.remote_disc_reason)];
     for (what, reason) in reasons.into_iter().chain([("last-error", &row.last_error)]) {
         if let Some(reason) = reason {
             let _ = writeln!(text, "  {what} \"{reason}\"");

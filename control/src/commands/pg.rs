@@ -8,13 +8,28 @@ use wharf_drivers::pg::{CaptureConfig, PgInterface, PgMode, StreamScript};
 use wharf_engine::SwIfIndex;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
-    Command::new("create packet-generator interface", "<name:word> [mode {ethernet|ip4}]", "Create a packet generator interface", create),
-    Command::new("delete packet-generator interface", "<interface>", "Delete a packet generator interface", delete),
+    Command::new(
+        "create packet-generator interface",
+        "<name:word> [mode {ethernet|ip4}]",
+        "Create a packet generator interface",
+        create,
+    ),
+    Command::new(
+        "delete packet-generator interface",
+        "<interface>",
+        "Delete a packet generator interface",
+        delete,
+    ),
     Command::new("packet-generator new", "<block>", "Create a stream; it plays once enabled", new),
     Command::new("packet-generator enable-stream", "[<stream:word>]", "Play a stream, or all", enable),
     Command::new("packet-generator disable-stream", "[<stream:word>]", "Stop a stream, or all", disable),
     Command::new("packet-generator delete", "<stream:word>", "Delete a stream", remove),
-    Command::new("packet-generator capture", "<interface> {disable|pcap <path> [count <n>]}", "Write what the interface sends into a file", capture),
+    Command::new(
+        "packet-generator capture",
+        "<interface> {disable|pcap <path> [count <n>]}",
+        "Write what the interface sends into a file",
+        capture,
+    ),
     Command::show("show packet-generator", "", "Show streams and captures", show),
 ];
 
@@ -150,13 +165,23 @@ fn show(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliErro
         let header = Row::new(text).centre(14, "Name").centre(12, "Enabled").centre(16, "Count");
         header.centre(16, "Limit").centre(16, "Interface").end();
         for row in streams {
-            let enabled = if row.done { "Done" } else if row.enabled { "Yes" } else { "No" };
+            let enabled = if row.done {
+                "Done"
+            } else if row.enabled {
+                "Yes"
+            } else {
+                "No"
+            };
             let line = Row::new(text).left(14, &row.name).centre(12, enabled).right(16, row.packets);
             line.right(16, row.limit).centre(16, &row.interface).end();
         }
         for row in captures {
             let state = if row.running { "capturing" } else { "captured" };
-            let _ = writeln!(text, "{}: {state} {} packets, {} dropped, {}", row.interface, row.packets, row.dropped, row.file);
+            let _ = writeln!(
+                text,
+                "{}: {state} {} packets, {} dropped, {}",
+                row.interface, row.packets, row.dropped, row.file
+            );
             if let Some(error) = &row.error {
                 let _ = writeln!(text, "{}: {error}", row.interface);
             }

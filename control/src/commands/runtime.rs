@@ -13,8 +13,18 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::new("clear errors", "", "Count errors from zero", clear_errors),
     Command::new("clear node counters", "", "Count errors from zero", clear_errors),
     Command::show("show runtime", "[verbose]", "Show what the nodes did, thread by thread", show_runtime),
-    Command::show("show errors", "[verbose]", "Show why packets were dropped, and other counters of nodes", show_errors),
-    Command::show("show node counters", "[verbose]", "Show why packets were dropped, and other counters of nodes", show_errors),
+    Command::show(
+        "show errors",
+        "[verbose]",
+        "Show why packets were dropped, and other counters of nodes",
+        show_errors,
+    ),
+    Command::show(
+        "show node counters",
+        "[verbose]",
+        "Show why packets were dropped, and other counters of nodes",
+        show_errors,
+    ),
     Command::show("show buffers", "", "Show the buffer pool", show_buffers),
     Command::show("show threads", "", "Show threads", show_threads),
     Command::show("show packets", "", "Show packets in, out, dropped and held since the start", show_packets),
@@ -56,8 +66,9 @@ fn raw(dp: &Dataplane, worker: WorkerIndex) -> Vec<(String, &'static str, [u64; 
     let mut list: Vec<_> =
         graph.nodes.iter().map(|n| (n.name.to_owned(), "active", n.counters(worker))).collect();
     list.extend(graph.inputs.iter().map(|i| {
-        let polling = (dp.engine.inputs().iter())
-            .any(|r| r.worker == worker && r.node == i.name && r.mode == wharf_engine::device::RxMode::Polling);
+        let polling = (dp.engine.inputs().iter()).any(|r| {
+            r.worker == worker && r.node == i.name && r.mode == wharf_engine::device::RxMode::Polling
+        });
         (i.name.to_owned(), if polling { "polling" } else { "interrupt wait" }, i.counters(worker))
     }));
     let devices = dp.engine.device_nodes().filter(|d| d.1 == worker);
@@ -124,12 +135,18 @@ fn show_runtime(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Sho
                 "Time {:.1}, average vectors/node {:.2}, loops/sec {:.2}",
                 thread.seconds, thread.vector_rate, thread.loops_per_second
             );
-            let header = Row::new(text).centre(30, "Name").centre(16, "State").centre(16, "Calls").centre(16, "Vectors");
+            let header = Row::new(text)
+                .centre(30, "Name")
+                .centre(16, "State")
+                .centre(16, "Calls")
+                .centre(16, "Vectors");
             header.centre(16, "Suspends").centre(16, "Packet-Clocks").centre(16, "Vectors/Call").end();
             for row in &thread.nodes {
                 let line = Row::new(text).left(30, &row.name).centre(16, row.state).right(16, row.calls);
                 let line = line.right(16, row.vectors).right(16, row.suspends);
-                line.right(16, format!("{:.2e}", row.clocks)).right(16, format!("{:.2}", row.vectors_per_call)).end();
+                line.right(16, format!("{:.2e}", row.clocks))
+                    .right(16, format!("{:.2}", row.vectors_per_call))
+                    .end();
             }
         }
     })
@@ -212,14 +229,20 @@ fn show_buffers(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown,
         owners: dp.engine.pool().owners(),
     };
     out.show(&row, |row, text| {
-        let header = Row::new(text).left(20, "Pool Name").centre(6, "Index").centre(6, "NUMA").centre(6, "Size");
+        let header =
+            Row::new(text).left(20, "Pool Name").centre(6, "Index").centre(6, "NUMA").centre(6, "Size");
         let header = header.centre(11, "Data Size").centre(8, "Total").centre(8, "Avail").centre(8, "Cached");
         header.centre(8, "Used").centre(8, "Limit").centre(9, "Reserved").end();
         let line = Row::new(text).left(20, row.pool).centre(6, 0).centre(6, 0);
         let line = line.centre(6, wharf_engine::buffer::STRIDE).centre(11, wharf_engine::buffer::DATA_SIZE);
-        let line = line.centre(8, row.total).centre(8, row.available).centre(8, row.cached).centre(8, row.used);
+        let line =
+            line.centre(8, row.total).centre(8, row.available).centre(8, row.cached).centre(8, row.used);
         line.centre(8, row.limit).centre(9, row.reserved).end();
-        let _ = writeln!(text, "{} of {} chunks on huge pages, {} allocations fell short", row.huge_chunks, row.chunks, row.alloc_failures);
+        let _ = writeln!(
+            text,
+            "{} of {} chunks on huge pages, {} allocations fell short",
+            row.huge_chunks, row.chunks, row.alloc_failures
+        );
         if let Some((free, graph, devices)) = row.owners {
             let _ = writeln!(text, "owners: {free} free, {graph} in the graph, {devices} with devices");
         }
@@ -276,15 +299,30 @@ fn show_threads(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown,
     }
     let view = (rows, dp.engine.stalls(), format!("{:?}", dp.engine.level()), clock::ticks_per_second());
     out.show(&view, |(rows, stalls, level, ticks), text| {
-        let header = Row::new(text).left(4, "ID").left(14, "Name").left(10, "LWP").left(6, "CPU").right(14, "Loops");
-        header.right(12, "Sleeps").right(12, "FdWakeups").right(14, "MaxGap(us)").right(12, "Handoffs").right(14, "HandoffDrops").end();
+        let header =
+            Row::new(text).left(4, "ID").left(14, "Name").left(10, "LWP").left(6, "CPU").right(14, "Loops");
+        header
+            .right(12, "Sleeps")
+            .right(12, "FdWakeups")
+            .right(14, "MaxGap(us)")
+            .right(12, "Handoffs")
+            .right(14, "HandoffDrops")
+            .end();
         for row in rows {
             let core = row.core.map_or("-".to_owned(), |c| c.to_string());
             let line = Row::new(text).left(4, row.id).left(14, &row.name).left(10, row.lwp).left(6, core);
-            let line = line.right(14, row.loops).right(12, row.sleeps).right(12, row.fd_wakeups).right(14, row.max_gap_us);
+            let line = line
+                .right(14, row.loops)
+                .right(12, row.sleeps)
+                .right(12, row.fd_wakeups)
+                .right(14, row.max_gap_us);
             line.right(12, row.handoffs).right(14, row.handoff_drops).end();
         }
-        let _ = writeln!(text, "nodes compiled for {level}, clock {:.2} GHz, stalls seen by the watchdog: {stalls}", ticks / 1e9);
+        let _ = writeln!(
+            text,
+            "nodes compiled for {level}, clock {:.2} GHz, stalls seen by the watchdog: {stalls}",
+            ticks / 1e9
+        );
     })
 }
 

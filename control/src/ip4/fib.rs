@@ -64,7 +64,7 @@ pub struct Way {
 #[derive(Clone, Debug)]
 pub struct Route {
     best: Way,
-    others: Option<Box<Vec<Way>>>,
+    others: Box<[Way]>,
 }
 
 impl Route {
@@ -75,7 +75,7 @@ impl Route {
 
     /// All ways.
     pub fn ways(&self) -> impl Iterator<Item = &Way> {
-        std::iter::once(&self.best).chain(self.others.iter().flat_map(|o| o.iter()))
+        std::iter::once(&self.best).chain(self.others.iter())
     }
 }
 
@@ -121,7 +121,7 @@ impl Fib {
     pub fn insert(&mut self, prefix: Ip4Prefix, way: Way) -> Result<Option<u32>, MtrieError> {
         let Some(route) = self.rib.get(prefix) else {
             self.writer().insert(prefix.to_bits(), prefix.len(), way.adjacency)?;
-            self.rib.insert(prefix, Route { best: way, others: None });
+            self.rib.insert(prefix, Route { best: way, others: Box::default() });
             return Ok(None);
         };
         let mut ways: Vec<Way> = route.ways().copied().collect();
@@ -162,8 +162,7 @@ impl Fib {
         ways.sort_by_key(|w| w.source);
         let best = ways.remove(0);
         self.writer().insert(prefix.to_bits(), prefix.len(), best.adjacency)?;
-        let others = (!ways.is_empty()).then(|| Box::new(ways));
-        self.rib.insert(prefix, Route { best, others });
+        self.rib.insert(prefix, Route { best, others: ways.into() });
         Ok(())
     }
 }

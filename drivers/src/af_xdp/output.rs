@@ -32,9 +32,8 @@ fn complete_checksum(tx: &TxBurst<'_>, packet: &Packet, by_kernel: bool) -> bool
     let Some(partial) = offload::find_partial(frame) else { return false };
     if by_kernel && usize::from(packet.start()) >= wharf_engine::buffer::COLD + TX_METADATA_BYTES {
         // SAFETY: these bytes are headroom of the packet's buffer (checked above), and nobody else's.
-        let headroom = unsafe {
-            std::slice::from_raw_parts_mut(at.wrapping_sub(TX_METADATA_BYTES), TX_METADATA_BYTES)
-        };
+        let headroom =
+            unsafe { std::slice::from_raw_parts_mut(at.wrapping_sub(TX_METADATA_BYTES), TX_METADATA_BYTES) };
         if (TxMetadata { checksum: partial }).write(headroom, len) {
             return true;
         }

@@ -62,7 +62,8 @@ impl Node for ArpReply {
         let probe = arp.sender_ip().is_unspecified();
         let local = interface.is_neighbour(arp.sender_ip());
         if local && (for_us || arp.is_gratuitous()) {
-            let seen = Event::ArpSeen { interface: rx, address: arp.sender_ip(), mac: arp.sender_mac, for_us };
+            let seen =
+                Event::ArpSeen { interface: rx, address: arp.sender_ip(), mac: arp.sender_mac, for_us };
             if !self.events.send(seen) {
                 cx.count(Error::Behind);
             }
