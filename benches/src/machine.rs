@@ -1,9 +1,14 @@
 //! The machine, so that numbers are not taken out of their place.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use serde::Serialize;
 use wharf_engine::clock::ticks_per_second;
+
+use crate::Result;
+use crate::process::pin;
 
 /// What is known of the machine.
 #[derive(Debug, Serialize)]
@@ -63,4 +68,35 @@ impl Machine {
             self.load_average
         )
     }
+}
+
+/// Nanoseconds that a cache line takes from one core to the other and back: what rings between two cores live on. On a
+/// shared machine it changes when the host moves a core.
+pub(crate) fn round_trip(cores: [usize; 2]) -> Result<f64> {
+    const TURNS: u32 = 20_000;
+    let word = AtomicU32::new(0);
+    // Each waits for its own parity and makes it the other's. Yields, in case that another program wants the core.
+    let play = |core: usize, parity: u32| -> Result<f64> {
+        pin(core)?;
+        let start = Instant::now();
+        for turn in 0..TURNS {
+            let mut spins = 0u32;
+            while word.load(Ordering::Acquire) != turn * 2 + parity {
+                spins += 1;
+                if spins.is_multiple_of(10_000) {
+                    std::thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+            word.store(turn * 2 + parity + 1, Ordering::Release);
+        }
+        Ok(start.elapsed().as_nanos() as f64 / f64::from(TURNS))
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| play(cores[0], 1));
+        let own = scope.spawn(|| play(cores[1], 0));
+        let failed = || String::from("a thread died");
+        other.join().map_err(|_| failed())??;
+        own.join().map_err(|_| failed())?
+    })
 }

@@ -38,6 +38,12 @@ impl Stop {
         Ok(stop)
     }
 
+    /// It is time to end already.
+    #[cfg(test)]
+    pub(crate) fn soon() -> Self {
+        Stop(Arc::new(AtomicBool::new(true)))
+    }
+
     /// An error if it is time to end.
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) { Err("interrupted".into()) } else { Ok(()) }

@@ -118,6 +118,8 @@ pub(crate) struct Report {
     rounds: usize,
     seconds: f64,
     frame_bytes: usize,
+    /// Of a cache line between the two cores, nanoseconds, before each round.
+    pub(crate) round_trips: Vec<f64>,
     runs: Vec<Run>,
     /// wharf's account of its last run, by path.
     runtime: BTreeMap<String, String>,
@@ -134,6 +136,7 @@ impl Report {
             rounds,
             seconds,
             frame_bytes: FRAME,
+            round_trips: Vec::new(),
             runs: Vec::new(),
             runtime: BTreeMap::new(),
             failures: BTreeMap::new(),

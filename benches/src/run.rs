@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::case::Case;
 use crate::load::{Load, Mode, Sample};
-use crate::machine::Machine;
+use crate::machine::{Machine, round_trip};
 use crate::process::{Program, Stop, WorkDir, pin, target_dir};
 use crate::report::{Report, Run};
 use crate::wharf::{Binaries, Wharf};
@@ -125,6 +125,9 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
     };
     print!("{}", report.head());
     'rounds: for round in 1..=options.rounds {
+        let round_trip = round_trip([place.dut_core, place.load_core])?;
+        println!("round {round}: core to core and back {round_trip:.0} ns");
+        report.round_trips.push(round_trip);
         for case in &cases {
             if report.failed(*case) {
                 continue;

@@ -1,0 +1,193 @@
+//! A small router for the tests of nodes: two interfaces with addresses, two cross-connected ones, one without anything.
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use wharf_engine::counter::Combined;
+use wharf_engine::mtrie::MtrieWriter;
+use wharf_engine::testing::Harness;
+use wharf_engine::wake::Waker;
+use wharf_engine::{GraphBuilder, SwIfIndex};
+use wharf_nodes::arp::{ArpInterface, ArpTables};
+use wharf_nodes::event::Events;
+use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
+use wharf_nodes::wire::MacAddress;
+
+/// Interfaces: 1 and 2 route, 3 and 4 are cross-connected, 5 has no address.
+pub(crate) const MAC: [MacAddress; 6] = [
+    MacAddress::ZERO,
+    MacAddress([2, 0, 0, 0, 0, 1]),
+    MacAddress([2, 0, 0, 0, 0, 2]),
+    MacAddress([2, 0, 0, 0, 0, 3]),
+    MacAddress([2, 0, 0, 0, 0, 4]),
+    MacAddress([2, 0, 0, 0, 0, 5]),
+];
+/// The neighbour 10.0.2.9 on interface 2.
+pub(crate) const NEIGHBOUR: MacAddress = MacAddress([2, 0, 0, 0, 9, 9]);
+/// The host 10.0.1.9 that sends on interface 1.
+pub(crate) const HOST: MacAddress = MacAddress([2, 0, 0, 0, 1, 9]);
+
+pub(crate) struct Router {
+    pub(crate) h: Harness,
+    pub(crate) events: Events,
+    tables: Ip4Tables,
+}
+
+fn adjacency(kind: AdjacencyKind, tx: u32) -> Adjacency {
+    Adjacency { kind, tx: SwIfIndex(tx), mtu: 1500, ..Adjacency::default() }
+}
+
+impl Router {
+    /// All interfaces receive at most `burst` packets a turn.
+    pub(crate) fn new(burst: usize) -> Router {
+        let mut list = GraphBuilder::new();
+        let events = wharf_nodes::nodes(&mut list, Waker::new().unwrap());
+        let mut h = Harness::new(list).unwrap();
+        for (index, name) in [(1, "eth1"), (2, "eth2"), (3, "x1"), (4, "x2"), (5, "bare")] {
+            h.interface_with(index, name, "ethernet-input", burst, usize::MAX);
+        }
+        let entry = |i: usize, mode, ip4| InterfaceEntry { up: true, mode, mac: MAC[i], ip4 };
+        h.engine.tables::<InterfaceTables>().publish(InterfaceTables {
+            list: vec![
+                InterfaceEntry::default(),
+                entry(1, L2Mode::L3, true),
+                entry(2, L2Mode::L3, true),
+                entry(3, L2Mode::Xconnect(SwIfIndex(4)), false),
+                entry(4, L2Mode::Xconnect(SwIfIndex(3)), false),
+                entry(5, L2Mode::L3, false),
+            ],
+        });
+        let arp = |i: usize| ArpInterface {
+            mac: MAC[i],
+            addresses: vec![(Ipv4Addr::new(10, 0, i as u8, 1), format!("10.0.{i}.0/24").parse().unwrap())],
+        };
+        h.engine
+            .tables::<ArpTables>()
+            .publish(ArpTables { interfaces: vec![ArpInterface::default(), arp(1), arp(2)] });
+
+        let mut rewrite = adjacency(AdjacencyKind::Rewrite, 2);
+        rewrite.rewrite[..6].copy_from_slice(&NEIGHBOUR.0);
+        rewrite.rewrite[6..12].copy_from_slice(&MAC[2].0);
+        rewrite.rewrite[12] = 8;
+        let mut back = adjacency(AdjacencyKind::Rewrite, 1);
+        back.rewrite[..6].copy_from_slice(&HOST.0);
+        back.rewrite[6..12].copy_from_slice(&MAC[1].0);
+        back.rewrite[12] = 8;
+        let narrow = Adjacency { mtu: 1000, ..rewrite.clone() };
+        let adjacencies = vec![
+            Adjacency::default(),
+            rewrite,
+            back,
+            adjacency(AdjacencyKind::Local, 0),
+            adjacency(AdjacencyKind::Arp, 2),
+            adjacency(AdjacencyKind::Drop, 0),
+            adjacency(AdjacencyKind::Punt, 0),
+            narrow,
+        ];
+        let mut fib = MtrieWriter::new(4096);
+        for (prefix, len, index) in [
+            ([10, 0, 2, 0], 24, 4),
+            ([10, 0, 2, 9], 32, 1),
+            ([10, 0, 1, 9], 32, 2),
+            ([10, 0, 1, 1], 32, 3),
+            ([10, 0, 2, 1], 32, 3),
+            ([20, 0, 0, 0], 8, 1),
+            ([20, 9, 0, 0], 16, 5),
+            ([20, 8, 0, 0], 16, 6),
+            ([20, 7, 0, 0], 16, 7),
+        ] {
+            fib.insert(u32::from_be_bytes(prefix), len, index).unwrap();
+        }
+        let counters = Arc::new(Combined::new(1));
+        counters.ensure(0);
+        let interface =
+            |i: u8| Ip4Interface { fib_index: 0, address: u32::from_be_bytes([10, 0, i, 1]), enabled: true };
+        let tables = Ip4Tables {
+            fibs: vec![Arc::clone(fib.table())],
+            adjacencies,
+            counters,
+            interfaces: vec![
+                Ip4Interface::default(),
+                interface(1),
+                interface(2),
+                Ip4Interface::default(),
+                Ip4Interface::default(),
+                Ip4Interface::default(),
+            ],
+        };
+        // The writer may go: the table that readers have stays as it is.
+        h.engine.tables::<Ip4Tables>().publish(tables.clone());
+        Router { h, events, tables }
+    }
+
+    /// Makes the unresolved neighbours of interface 2 known.
+    pub(crate) fn resolve(&mut self) {
+        self.tables.adjacencies[4] = self.tables.adjacencies[1].clone();
+        self.h.engine.tables::<Ip4Tables>().publish(self.tables.clone());
+    }
+
+    /// Lets interface `i` receive a frame, runs, and returns what interface `out` sent.
+    pub(crate) fn pass(&mut self, i: u32, frame: &[u8], out: u32) -> Vec<Vec<u8>> {
+        self.h.receive(i, frame);
+        self.h.run();
+        self.h.sent(out)
+    }
+}
+
+/// A UDP packet from 10.0.1.9 to `dst`, received on interface 1.
+pub(crate) fn udp(dst: [u8; 4], ttl: u8, payload: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(HOST.0, MAC[1].0)
+        .ipv4([10, 0, 1, 9], dst, ttl)
+        .udp(1000, 2000)
+        .write(&mut frame, &vec![0xa5; payload])
+        .unwrap();
+    frame
+}
+
+/// An echo request from 10.0.1.9 to `dst`.
+pub(crate) fn echo(dst: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(HOST.0, MAC[1].0)
+        .ipv4([10, 0, 1, 9], dst, 64)
+        .icmpv4_echo_request(7, 3)
+        .write(&mut frame, payload)
+        .unwrap();
+    frame
+}
+
+/// Changes the IPv4 header of a frame and makes its checksum right again.
+pub(crate) fn with_header(mut frame: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    change(&mut frame[14..]);
+    let len = usize::from(frame[14] & 15) * 4;
+    frame[24..26].fill(0);
+    let end = (14 + len.max(20)).min(frame.len());
+    let sum = wharf_nodes::wire::checksum::checksum(&frame[14..end]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+/// An ARP frame.
+pub(crate) fn arp(operation: u16, sender: (MacAddress, [u8; 4]), target: [u8; 4]) -> Vec<u8> {
+    let mut frame = [0xff; 6].to_vec();
+    frame.extend(sender.0.0);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4]);
+    frame.extend(operation.to_be_bytes());
+    frame.extend(sender.0.0);
+    frame.extend(sender.1);
+    frame.extend([0; 6]);
+    frame.extend(target);
+    frame
+}
+
+/// Lengths and checksums of a sent frame are right, in another's opinion too.
+pub(crate) fn check(frame: &[u8]) {
+    let packet = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let Some(etherparse::NetHeaders::Ipv4(ip, _)) = packet.net else { return };
+    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+    assert_eq!(usize::from(ip.total_len), frame.len() - 14);
+    if let Some(etherparse::TransportHeader::Icmpv4(icmp)) = packet.transport {
+        assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(packet.payload.slice()));
+    }
+}
