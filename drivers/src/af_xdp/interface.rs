@@ -152,7 +152,8 @@ fn open(config: &XdpConfig, area: Area) -> Result<Opened, XdpError> {
     let link = { monitor.watch(link.ifindex).map(|now| Link { name: link.name, ..now })? };
     let mut program = XdpProgram::attach(&link, AttachMode::Native, false)?;
     let sizes = RingSizes {
-        fill: config.rx_ring,
+        // Twice as many: while a full receive ring waits for the worker, the kernel has as many again.
+        fill: 2 * config.rx_ring,
         rx: config.rx_ring,
         tx: config.tx_ring,
         completion: config.tx_ring,
@@ -199,7 +200,7 @@ impl XdpManager {
             Some(netns) => NetNs::open(netns)?.run(|| open(&config, area))??,
             None => open(&config, area)?,
         };
-        let per_queue = config.rx_ring + config.tx_ring;
+        let per_queue = 2 * config.rx_ring + config.tx_ring;
         let quota = pool
             .reserve(per_queue * opened.sockets.len() as u32)
             .map_err(|e| XdpError::Refused(e.to_string()))?;
