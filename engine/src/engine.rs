@@ -1,16 +1,19 @@
 //! The engine as main holds it: it builds the graph, starts the workers, and talks to them without ever stopping them.
 
+mod features;
+mod trace;
+
 use crate::arc::ArcTables;
 use crate::buffer::{BufferCache, Pool, PoolConfig, PoolError};
 use crate::counter::InterfaceCounters;
 use crate::device::{DeviceInput, DeviceOutput, Interface, Interfaces, RxMode, TxPath};
 use crate::dispatch::CpuLevel;
-use crate::frame::{Frame, META_SIZE, Meta, Packet, flags};
+use crate::frame::{Frame, Meta, Packet, flags};
 use crate::graph::{Built, Graph, GraphBuilder, GraphError, TableSet};
 use crate::node::{NextIndex, WorkerState};
 use crate::rcu::{Domain, Publisher, Reader};
 use crate::ring::{Consumer, Producer, ring};
-use crate::trace::{Outcome, Record, TraceBuffer, TraceNames, TraceView, TracedPacket};
+use crate::trace::TraceBuffer;
 use crate::worker::{Command, DeviceNode, Handoff, InputSlot, OutputSlot, Worker, WorkerParts, WorkerShared};
 use crate::{NodeIndex, SwIfIndex, WorkerIndex, clock};
 use std::collections::BTreeMap;
@@ -602,130 +605,6 @@ impl Engine {
         }
     }
 
-    // ---------------------------------------------------------------------------------------- features
-
-    /// Switches a feature on or off on an interface. Each `on` needs its own `off`.
-    pub fn set_feature(
-        &mut self,
-        arc: &str,
-        feature: &str,
-        interface: SwIfIndex,
-        on: bool,
-    ) -> Result<(), EngineError> {
-        let number = self.graph.arcs.iter().position(|a| a.name == arc);
-        let number = number.ok_or_else(|| EngineError::UnknownArc(arc.into()))?;
-        let info = &self.graph.arcs[number];
-        let at = info.features.iter().position(|f| f.0 == feature);
-        let at =
-            at.ok_or_else(|| EngineError::UnknownFeature { feature: feature.into(), arc: arc.into() })?;
-        let uses = self.features.entry((number, interface)).or_insert_with(|| vec![0; info.features.len()]);
-        uses[at] = if on { uses[at] + 1 } else { uses[at].saturating_sub(1) };
-        let mut chain: Vec<u16> =
-            info.features.iter().zip(&*uses).filter(|(_, n)| **n != 0).map(|(f, _)| f.1.0).collect();
-        if !chain.is_empty() {
-            chain.push(info.end.0);
-        }
-        let mut tables = self.arcs.read(ArcTables::clone);
-        let start = match tables.chains.windows(chain.len().max(1)).position(|w| w == chain) {
-            _ if chain.is_empty() => 0,
-            Some(at) => at,
-            // Chains are never moved or reused: a packet on its way through one keeps its place.
-            None => {
-                let at = tables.chains.len();
-                if at + chain.len() > usize::from(u16::MAX) {
-                    return Err(EngineError::TooManyChains);
-                }
-                tables.chains.extend(&chain);
-                at
-            }
-        };
-        let starts = &mut tables.starts[number];
-        if starts.len() <= interface.index() {
-            starts.resize(interface.index() + 1, 0);
-        }
-        starts[interface.index()] = start as u16;
-        self.arcs.publish(tables);
-        Ok(())
-    }
-
-    /// The features that are on: arc, features in order.
-    pub fn features(&self, interface: SwIfIndex) -> Vec<(&'static str, Vec<&'static str>)> {
-        (self.graph.arcs.iter().enumerate())
-            .map(|(number, info)| {
-                let uses = self.features.get(&(number, interface));
-                let on = |i: usize| uses.is_some_and(|u| u[i] != 0);
-                let list = info.features.iter().enumerate().filter(|(i, _)| on(*i)).map(|(_, f)| f.0);
-                (info.name, list.collect())
-            })
-            .collect()
-    }
-
-    /// Switches all features of an interface off: it is being deleted.
-    pub fn clear_features(&mut self, interface: SwIfIndex) {
-        self.features.retain(|(_, i), _| *i != interface);
-        let mut tables = self.arcs.read(ArcTables::clone);
-        for starts in &mut tables.starts {
-            if let Some(start) = starts.get_mut(interface.index()) {
-                *start = 0;
-            }
-        }
-        self.arcs.publish(tables);
-    }
-
-    // ---------------------------------------------------------------------------------------- trace
-
-    /// Traces the next `count` packets of an input node, on each worker.
-    pub fn trace_add(&self, input: &str, count: u32) -> Result<(), EngineError> {
-        let kind = self.graph.find_input(input).ok_or_else(|| EngineError::UnknownInput(input.into()))?;
-        self.workers.iter().for_each(|w| w.trace.add(kind, count));
-        Ok(())
-    }
-
-    /// Forgets the trace and stops tracing.
-    pub fn trace_clear(&self) {
-        self.workers.iter().for_each(|w| w.trace.clear());
-    }
-
-    /// The traced packets, in the order of their arrival.
-    pub fn trace(&self, names: &dyn TraceNames) -> Vec<TracedPacket> {
-        let mut packets: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
-        for worker in &self.workers {
-            for record in worker.trace.collect() {
-                packets.entry(record.number).or_default().push(record);
-            }
-        }
-        packets.into_iter().map(|(number, records)| self.print(number, records, names)).collect()
-    }
-
-    fn print(&self, number: u32, mut records: Vec<Record>, names: &dyn TraceNames) -> TracedPacket {
-        records.sort_by_key(|r| r.time);
-        let mut steps = Vec::new();
-        let mut reason = String::new();
-        for record in &records {
-            let info = &self.graph.nodes[record.node.index()];
-            let next = match record.outcome {
-                Outcome::Next(node) => self.graph.name(node),
-                Outcome::Dropped(error) => info.errors.get(usize::from(error)).copied().unwrap_or("?"),
-                Outcome::Held | Outcome::Done => "",
-            };
-            let view = TraceView { record, next, names };
-            let text = match &record.device {
-                Some(_) => DeviceText(&view).to_string(),
-                None if record.node == NodeIndex::DROP => {
-                    format!("rx:{}\n  {reason}", names.interface(record.rx))
-                }
-                None if record.node == NodeIndex::PUNT => format!("rx:{}", names.interface(record.rx)),
-                None => NodeText(info.trace, &view).to_string(),
-            };
-            if let Outcome::Dropped(_) = record.outcome {
-                reason = format!("{}: {next}", info.name);
-            }
-            let name = record.device.as_deref().unwrap_or(info.name).to_owned();
-            steps.push((record.time.saturating_sub(self.started), name, text));
-        }
-        TracedPacket { worker: (number >> 24) as u16, steps }
-    }
-
     // ---------------------------------------------------------------------------------------- housekeeping
 
     /// What main does every few milliseconds: drop old tables, grow the pool, watch the workers. Returns the workers
@@ -788,33 +667,3 @@ pub struct InterfaceSetup {
     /// Whether what it sends comes back as received.
     pub loopback: bool,
 }
-
-struct NodeText<'a>(fn(&TraceView<'_>, &mut fmt::Formatter<'_>) -> fmt::Result, &'a TraceView<'a>);
-
-impl fmt::Display for NodeText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (self.0)(self.1, f)
-    }
-}
-
-struct DeviceText<'a>(&'a TraceView<'a>);
-
-impl fmt::Display for DeviceText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let view = self.0;
-        match view.outcome() {
-            Outcome::Next(_) => {
-                write!(f, "rx {} len {} next {}", view.interface(view.rx()), view.len(), view.next())
-            }
-            _ => write!(
-                f,
-                "tx {} len {} flags 0x{:04x}",
-                view.interface(view.meta()),
-                view.len(),
-                view.flags()
-            ),
-        }
-    }
-}
-
-const _: () = assert!(META_SIZE == 16);

@@ -3,24 +3,33 @@
 //! One turn of its loop: look at what was published, take commands and handed-off frames, poll the receive queues, run the graph
 //! until nothing is pending, flush the transmit queues. A worker with nothing to do arms its queues and sleeps.
 
+mod commands;
+mod handoff;
+mod shared;
+mod sleep;
+mod terminals;
+
+pub(crate) use shared::{Command, Handoff, InputSlot, OutputSlot};
+pub use shared::{DeviceNode, WorkerShared};
+
 use crate::arc::ArcTables;
 use crate::buffer::BufferCache;
 use crate::counter::{Tally, add};
-use crate::device::{DeviceInput, DeviceOutput, Interfaces, RxBurst, RxMode, TxBurst, TxPath};
+use crate::device::{Interface, Interfaces, RxBurst, RxMode, TxBurst};
 use crate::dispatch::{Codes, CpuLevel, Env, Erased, code};
 use crate::frame::{FRAME_SIZE, Frame, Packet, flags};
 use crate::graph::Graph;
 use crate::node::{NodeCounters, TICK, WorkerState};
 use crate::rcu::{Cell, Reader};
 use crate::ring::{Consumer, Producer};
-use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
+use crate::trace::TraceBuffer;
 use crate::{NodeIndex, SwIfIndex, clock};
 use rustix::event::epoll;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 
 pub(crate) const DROP_NODE: &str = "error-drop";
 pub(crate) const OUTPUT_ERRORS: &[&str] =
@@ -43,129 +52,6 @@ const MAX_SLEEP_NANOS: u64 = 1_000_000_000;
 /// Sleep while a transmit queue waits for its buffers.
 const PENDING_SLEEP_NANOS: u64 = 1_000_000;
 const WAKE: u64 = u64::MAX;
-
-/// A frame on its way to another worker.
-pub(crate) struct Handoff {
-    pub(crate) node: NodeIndex,
-    pub(crate) frame: Box<Frame>,
-}
-
-/// Names and numbers of an interface's transmit node on one worker.
-#[derive(Debug)]
-pub struct DeviceNode {
-    /// `<interface>-tx`.
-    pub name: Arc<str>,
-    /// Its numbers.
-    pub counters: NodeCounters,
-    /// Packets dropped for want of a slot.
-    pub no_slots: AtomicU64,
-}
-
-pub(crate) struct InputSlot {
-    pub(crate) id: u64,
-    pub(crate) interface: SwIfIndex,
-    pub(crate) kind: usize,
-    pub(crate) name: Arc<str>,
-    pub(crate) mode: RxMode,
-    pub(crate) device: Box<dyn DeviceInput>,
-}
-
-pub(crate) struct OutputSlot {
-    pub(crate) device: Box<dyn DeviceOutput>,
-    pub(crate) node: Arc<DeviceNode>,
-    dirty: bool,
-    pending: bool,
-}
-
-impl OutputSlot {
-    pub(crate) fn new(device: Box<dyn DeviceOutput>, node: Arc<DeviceNode>) -> OutputSlot {
-        OutputSlot { device, node, dirty: false, pending: false }
-    }
-}
-
-/// What main asks of a worker.
-pub(crate) enum Command {
-    AddInput(InputSlot),
-    RemoveInput(u64, SyncSender<Option<Box<dyn DeviceInput>>>),
-    SetMode(u64, RxMode),
-    AddOutput(SwIfIndex, OutputSlot),
-    RemoveOutput(SwIfIndex, SyncSender<Option<Box<dyn DeviceOutput>>>),
-    Stop,
-}
-
-/// What others may see of a worker while it runs.
-#[derive(Debug)]
-pub struct WorkerShared {
-    pub(crate) wake_fd: OwnedFd,
-    pub(crate) sleeping: AtomicBool,
-    pub(crate) stopped: AtomicBool,
-    pub(crate) thread_id: AtomicU64,
-    /// Turns of the loop.
-    pub loops: AtomicU64,
-    /// Times it went to sleep.
-    pub sleeps: AtomicU64,
-    /// Times it was woken by a receive queue's descriptor.
-    pub fd_wakeups: AtomicU64,
-    /// Nanoseconds spent asleep.
-    pub slept_nanos: AtomicU64,
-    /// Longest time between two turns without a sleep, in nanoseconds.
-    pub max_gap_nanos: AtomicU64,
-    /// Packets handed to another worker.
-    pub handoffs: AtomicU64,
-    /// Packets lost since the other worker's ring was full.
-    pub handoff_drops: AtomicU64,
-    /// Packets dropped by transmit queues.
-    pub tx_drops: AtomicU64,
-    /// Packets that nodes hold now.
-    pub held: AtomicU64,
-    /// Frames pending at the end of the last turn.
-    pub pending: AtomicU64,
-    /// Free buffers in the worker's cache.
-    pub cached: AtomicU64,
-}
-
-impl WorkerShared {
-    pub(crate) fn new() -> rustix::io::Result<WorkerShared> {
-        use rustix::event::{EventfdFlags, eventfd};
-        let zero = || AtomicU64::new(0);
-        Ok(WorkerShared {
-            wake_fd: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
-            sleeping: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            thread_id: zero(),
-            loops: zero(),
-            sleeps: zero(),
-            fd_wakeups: zero(),
-            slept_nanos: zero(),
-            max_gap_nanos: zero(),
-            handoffs: zero(),
-            handoff_drops: zero(),
-            tx_drops: zero(),
-            held: zero(),
-            pending: zero(),
-            cached: zero(),
-        })
-    }
-
-    /// Wakes the worker if it sleeps. Call it after the work is where the worker will look.
-    #[inline]
-    pub(crate) fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) {
-            self.wake_now();
-        }
-    }
-
-    pub(crate) fn wake_now(&self) {
-        // A full counter is a wake-up too, so an error means nothing.
-        let _ = rustix::io::write(&self.wake_fd, &1u64.to_ne_bytes());
-    }
-
-    /// Whether it is asleep now.
-    pub fn is_sleeping(&self) -> bool {
-        self.sleeping.load(Ordering::Relaxed)
-    }
-}
 
 #[derive(Default)]
 struct Inbox {
@@ -577,308 +463,6 @@ impl Worker {
         self.shared().held.store(holding as u64, Ordering::Relaxed);
     }
 
-    // ---------------------------------------------------------------------------------------- terminals
-
-    #[cold]
-    fn drop_frame(&mut self, mut frame: Box<Frame>) {
-        for packet in frame.packets() {
-            let [node, error] = packet.take_meta::<[u16; 2]>();
-            if let Some(info) = self.graph.nodes.get(usize::from(node))
-                && let Some(counter) = info.error_counters[self.state.worker.index()].get(usize::from(error))
-            {
-                add(counter, 1);
-            }
-            self.drops.count(&self.state.counters.drops, self.state.worker, packet.rx.0, packet.len);
-            self.trace_end(NodeIndex::DROP, packet);
-        }
-        self.drops.flush(&self.state.counters.drops, self.state.worker);
-        self.cache.free_iter(frame.drain().map(Packet::into_buffer));
-        self.recycle(frame);
-    }
-
-    fn punt_frame(&mut self, mut frame: Box<Frame>) {
-        for packet in frame.packets() {
-            self.punts.count(&self.state.counters.punt, self.state.worker, packet.rx.0, packet.len);
-            self.trace_end(NodeIndex::PUNT, packet);
-        }
-        self.punts.flush(&self.state.counters.punt, self.state.worker);
-        self.cache.free_iter(frame.drain().map(Packet::into_buffer));
-        self.recycle(frame);
-    }
-
-    #[inline(always)]
-    fn trace_end(&self, node: NodeIndex, packet: &Packet) {
-        if packet.flags & flags::TRACED != 0 {
-            self.record(node, None, packet, Outcome::Done);
-        }
-    }
-
-    #[cold]
-    fn record(&self, node: NodeIndex, device: Option<Arc<str>>, packet: &Packet, outcome: Outcome) {
-        let base = self.cache.pool().base();
-        let snapshot = Snapshot::of(packet, base);
-        self.trace.push(Record {
-            number: number(packet, base),
-            time: self.state.now,
-            node,
-            device,
-            rx: packet.rx,
-            before: snapshot.clone(),
-            after: snapshot,
-            outcome,
-        });
-    }
-
-    #[inline(always)]
-    fn output_frame(&mut self, mut frame: Box<Frame>) {
-        let n = frame.len();
-        let mut i = 0;
-        while i < n {
-            let tx = frame.packets()[i].take_meta::<SwIfIndex>();
-            let mut j = i + 1;
-            while j < n && frame.packets()[j].take_meta::<SwIfIndex>() == tx {
-                j += 1;
-            }
-            self.output_run(tx, &mut frame, i, j);
-            i = j;
-        }
-        frame.clear();
-        self.recycle(frame);
-    }
-
-    /// Sends packets `from..to`, which all go to `tx`; the frame must forget them.
-    #[inline(always)]
-    fn output_run(&mut self, tx: SwIfIndex, frame: &mut Frame, from: usize, to: usize) {
-        let worker = self.state.worker;
-        let path =
-            (self.interfaces().get(tx)).and_then(|i| i.tx.get(worker.index())).copied().unwrap_or_default();
-        match path {
-            TxPath::Here if self.outputs.get(tx.index()).is_some_and(Option::is_some) => {
-                self.transmit(tx, frame, from, to);
-            }
-            TxPath::Worker(other) => self.hand_off(usize::from(other), frame, from, to),
-            TxPath::Loop => self.loop_back(tx, frame, from, to),
-            TxPath::Here | TxPath::None => self.discard(tx, frame, from, to, ERROR_NO_QUEUE),
-        }
-    }
-
-    #[inline(always)]
-    fn transmit(&mut self, tx: SwIfIndex, frame: &Frame, from: usize, to: usize) {
-        let packets = &frame.packets()[from..to];
-        let Worker { outputs, cache, state, dirty, .. } = self;
-        let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
-        let start = clock::ticks();
-        let mut burst = TxBurst { cache, state, interface: tx };
-        let sent = slot.device.transmit(&mut burst, packets).min(packets.len());
-        if !slot.dirty {
-            slot.dirty = true;
-            dirty.push(tx);
-        }
-        let bytes: u64 = packets[..sent].iter().map(|p| u64::from(p.len)).sum();
-        state.counters.tx.add(state.worker, tx.0, sent as u64, bytes);
-        let free_from = if slot.device.keeps_buffers() { sent } else { 0 };
-        slot.node.counters.record(packets.len(), clock::ticks().wrapping_sub(start));
-        if sent < packets.len() {
-            let lost = (packets.len() - sent) as u64;
-            add(&slot.node.no_slots, lost);
-            state.counters.tx_error.add(state.worker, tx.0, lost, 0);
-        }
-        if frame.traced {
-            let name = Arc::clone(&slot.node.name);
-            for packet in packets.iter().filter(|p| p.flags & flags::TRACED != 0) {
-                self.record(NodeIndex::DEVICE_OUTPUT, Some(Arc::clone(&name)), packet, Outcome::Done);
-            }
-        }
-        if sent < to - from {
-            let lost = (to - from - sent) as u64;
-            self.count_output_error(ERROR_NO_SLOTS, lost);
-        }
-        self.free_run(frame, from + free_from, to);
-    }
-
-    /// Frees the buffers of packets `from..to`; the frame must forget them.
-    #[inline(always)]
-    fn free_run(&mut self, frame: &Frame, from: usize, to: usize) {
-        let packets = frame.as_ptr();
-        // SAFETY: the range is inside the frame, each packet is read once, and the caller clears the frame.
-        self.cache.free_iter((from..to).map(|k| unsafe { packets.add(k).read() }.into_buffer()));
-    }
-
-    #[cold]
-    fn count_output_error(&self, error: usize, packets: u64) {
-        let info = &self.graph.nodes[NodeIndex::DEVICE_OUTPUT.index()];
-        add(&info.error_counters[self.state.worker.index()][error], packets);
-        add(&self.shared().tx_drops, packets);
-    }
-
-    #[cold]
-    fn discard(&mut self, tx: SwIfIndex, frame: &Frame, from: usize, to: usize, error: usize) {
-        self.count_output_error(error, (to - from) as u64);
-        self.state.counters.tx_error.add(self.state.worker, tx.0, (to - from) as u64, 0);
-        self.free_run(frame, from, to);
-    }
-
-    /// What a loopback sends, it receives.
-    fn loop_back(&mut self, tx: SwIfIndex, frame: &mut Frame, from: usize, to: usize) {
-        let Some(input) = self.interfaces().get(tx).and_then(|i| i.input) else {
-            return self.discard(tx, frame, from, to, ERROR_NO_QUEUE);
-        };
-        let worker = self.state.worker;
-        let mut bytes = 0;
-        for packet in &mut frame.packets_mut()[from..to] {
-            packet.rx = tx;
-            packet.flags &= flags::TRACED | flags::L4_CSUM_PARTIAL;
-            packet.meta = Default::default();
-            bytes += u64::from(packet.len);
-        }
-        self.state.counters.tx.add(worker, tx.0, (to - from) as u64, bytes);
-        self.state.counters.rx.add(worker, tx.0, (to - from) as u64, bytes);
-        // SAFETY: the range is inside the frame, which the caller clears.
-        unsafe { self.enqueue_run(input, frame, from, to) };
-    }
-
-    // ---------------------------------------------------------------------------------------- other workers
-
-    fn hand_off(&mut self, other: usize, frame: &Frame, mut from: usize, to: usize) {
-        while from < to {
-            if self.handoff_frames[other].as_ref().is_some_and(|f| f.room() == 0) {
-                self.send_handoff(other);
-            }
-            let mut out = match self.handoff_frames[other].take() {
-                Some(out) => out,
-                None => self.new_frame(),
-            };
-            let n = (to - from).min(out.room());
-            // SAFETY: the range is inside the frame, which the caller clears, and `n` fits.
-            unsafe { move_packets(frame, from, from + n, &mut out) };
-            out.traced |= frame.traced;
-            self.handoff_frames[other] = Some(out);
-            from += n;
-        }
-    }
-
-    fn send_handoffs(&mut self) {
-        for other in 0..self.handoff_frames.len() {
-            if self.handoff_frames[other].is_some() {
-                self.send_handoff(other);
-            }
-        }
-    }
-
-    fn send_handoff(&mut self, other: usize) {
-        let Some(frame) = self.handoff_frames[other].take() else { return };
-        let n = frame.len();
-        let handoff = Handoff { node: NodeIndex::DEVICE_OUTPUT, frame };
-        let refused = match self.handoff_out.get_mut(other) {
-            Some(Some(ring)) => ring.push(handoff).err(),
-            _ => Some(handoff),
-        };
-        match refused {
-            None => {
-                add(&self.shared().handoffs, n as u64);
-                self.peers[other].wake();
-            }
-            Some(Handoff { mut frame, .. }) => {
-                self.count_output_error(ERROR_CONGESTION, n as u64);
-                add(&self.shared().handoff_drops, n as u64);
-                self.cache.free_iter(frame.drain().map(Packet::into_buffer));
-                self.recycle(frame);
-            }
-        }
-    }
-
-    fn take_handoffs(&mut self) -> bool {
-        let mut any = false;
-        for from in 0..self.handoff_in.len() {
-            for _ in 0..HANDOFFS_PER_TURN {
-                let Some(Handoff { node, frame }) = self.handoff_in[from].pop() else { break };
-                any = true;
-                self.enqueue_frame(node, frame);
-            }
-        }
-        any
-    }
-
-    fn take_commands(&mut self) -> bool {
-        let mut any = false;
-        while let Ok(command) = self.commands.try_recv() {
-            any = true;
-            match command {
-                Command::AddInput(slot) => self.add_input(slot),
-                Command::RemoveInput(id, reply) => {
-                    let _ = reply.send(self.remove_input(id));
-                }
-                Command::SetMode(id, mode) => {
-                    self.inputs.iter_mut().filter(|i| i.id == id).for_each(|i| i.mode = mode);
-                }
-                Command::AddOutput(interface, slot) => {
-                    if self.outputs.len() <= interface.index() {
-                        self.outputs.resize_with(interface.index() + 1, || None);
-                    }
-                    self.outputs[interface.index()] = Some(slot);
-                }
-                Command::RemoveOutput(interface, reply) => {
-                    let _ = reply.send(self.remove_output(interface));
-                }
-                Command::Stop => self.shut_down(),
-            }
-        }
-        any
-    }
-
-    fn add_input(&mut self, slot: InputSlot) {
-        if let Some(fd) = slot.device.fd() {
-            let added =
-                epoll::add(&self.epoll, fd, epoll::EventData::new_u64(slot.id), epoll::EventFlags::IN);
-            if let Err(error) = added {
-                tracing::error!("worker {}: cannot wait for a queue: {error}", self.state.worker.0);
-            }
-        }
-        self.inputs.push(slot);
-    }
-
-    fn remove_input(&mut self, id: u64) -> Option<Box<dyn DeviceInput>> {
-        let at = self.inputs.iter().position(|i| i.id == id)?;
-        let mut slot = self.inputs.remove(at);
-        if let Some(fd) = slot.device.fd() {
-            let _ = epoll::delete(&self.epoll, fd);
-        }
-        slot.device.close(&mut self.cache);
-        Some(slot.device)
-    }
-
-    fn remove_output(&mut self, interface: SwIfIndex) -> Option<Box<dyn DeviceOutput>> {
-        let mut slot = self.outputs.get_mut(interface.index())?.take()?;
-        self.dirty.retain(|i| *i != interface);
-        self.pending_outputs -= usize::from(slot.pending);
-        slot.device.close(&mut self.cache);
-        Some(slot.device)
-    }
-
-    fn shut_down(&mut self) {
-        for id in self.inputs.iter().map(|i| i.id).collect::<Vec<_>>() {
-            self.remove_input(id);
-        }
-        for i in 0..self.outputs.len() {
-            self.remove_output(SwIfIndex(i as u32));
-        }
-        let mut left: Vec<Packet> = self.runners.iter_mut().flat_map(|r| r.surrender()).collect();
-        let waiting = (self.inboxes.iter_mut().flat_map(|i| i.frames.drain(..)))
-            .chain(self.handoff_frames.iter_mut().filter_map(Option::take));
-        for mut frame in waiting {
-            left.extend(frame.drain());
-        }
-        for ring in &mut self.handoff_in {
-            while let Some(Handoff { mut frame, .. }) = ring.pop() {
-                left.extend(frame.drain());
-            }
-        }
-        self.ready.clear();
-        self.cache.free_iter(left.into_iter().map(Packet::into_buffer));
-        self.shared().stopped.store(true, Ordering::Release);
-        self.stop = true;
-    }
-
     // ---------------------------------------------------------------------------------------- devices
 
     fn poll_inputs(&mut self) -> bool {
@@ -972,76 +556,7 @@ impl Worker {
             slot.pending = pending;
         }
     }
-
-    // ---------------------------------------------------------------------------------------- sleep
-
-    fn sleep(&mut self) {
-        let mut armed = 0;
-        let mut work = !self.ready.is_empty();
-        for input in &mut self.inputs {
-            if work {
-                break;
-            }
-            work = !input.device.arm();
-            armed += 1;
-        }
-        if !work {
-            self.sleep_armed();
-        }
-        for input in &mut self.inputs[..armed] {
-            input.device.disarm();
-        }
-        self.last_turn = 0;
-    }
-
-    fn sleep_armed(&mut self) {
-        self.shared().sleeping.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        let handed = self.handoff_in.iter_mut().any(|ring| !ring.is_empty());
-        if !handed && !self.take_commands() {
-            let nanos = self.sleep_nanos();
-            self.reader.offline();
-            let before = clock::nanos();
-            let timeout = rustix::time::Timespec {
-                tv_sec: (nanos / 1_000_000_000) as i64,
-                tv_nsec: (nanos % 1_000_000_000) as i64,
-            };
-            let mut events =
-                [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 16];
-            let woken = epoll::wait(&self.epoll, &mut events[..], Some(&timeout)).unwrap_or(0);
-            let slept = clock::nanos() - before;
-            let by_queue = events[..woken].iter().any(|e| e.data.u64() != WAKE);
-            self.come_online();
-            let shared = self.shared();
-            add(&shared.sleeps, 1);
-            add(&shared.slept_nanos, slept);
-            add(&shared.fd_wakeups, u64::from(by_queue));
-            for event in &events[..woken] {
-                if let Some(input) = self.inputs.iter().find(|i| i.id == event.data.u64()) {
-                    add(&self.graph.inputs[input.kind].counters[self.state.worker.index()].suspends, 1);
-                }
-            }
-        }
-        let shared = self.shared();
-        shared.sleeping.store(false, Ordering::SeqCst);
-        let mut counter = [0; 8];
-        let _ = rustix::io::read(&shared.wake_fd, &mut counter);
-    }
-
-    fn sleep_nanos(&self) -> u64 {
-        let now = clock::nanos();
-        let mut nanos = MAX_SLEEP_NANOS;
-        if self.holding != 0 {
-            nanos = nanos.min(TICK.as_nanos() as u64);
-        }
-        if self.pending_outputs != 0 {
-            nanos = nanos.min(PENDING_SLEEP_NANOS);
-        }
-        self.inputs.iter().filter_map(|i| i.device.due(now)).fold(nanos, u64::min)
-    }
 }
-
-use crate::device::Interface;
 
 /// # Safety
 /// `from <= to <= source.len()`, `to - from <= target.room()`, and the packets of `source` are not used again.

@@ -1,0 +1,175 @@
+//! Where packets leave the graph: the drop, the punt, the devices, and loopbacks, which bring them back.
+
+use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker};
+use crate::counter::add;
+use crate::device::{TxBurst, TxPath};
+use crate::frame::{Frame, Packet, flags};
+use crate::trace::{Outcome, Record, Snapshot, number};
+use crate::{NodeIndex, SwIfIndex, clock};
+use std::sync::Arc;
+
+impl Worker {
+    #[cold]
+    pub(super) fn drop_frame(&mut self, mut frame: Box<Frame>) {
+        for packet in frame.packets() {
+            let [node, error] = packet.take_meta::<[u16; 2]>();
+            if let Some(info) = self.graph.nodes.get(usize::from(node))
+                && let Some(counter) = info.error_counters[self.state.worker.index()].get(usize::from(error))
+            {
+                add(counter, 1);
+            }
+            self.drops.count(&self.state.counters.drops, self.state.worker, packet.rx.0, packet.len);
+            self.trace_end(NodeIndex::DROP, packet);
+        }
+        self.drops.flush(&self.state.counters.drops, self.state.worker);
+        self.cache.free_iter(frame.drain().map(Packet::into_buffer));
+        self.recycle(frame);
+    }
+
+    pub(super) fn punt_frame(&mut self, mut frame: Box<Frame>) {
+        for packet in frame.packets() {
+            self.punts.count(&self.state.counters.punt, self.state.worker, packet.rx.0, packet.len);
+            self.trace_end(NodeIndex::PUNT, packet);
+        }
+        self.punts.flush(&self.state.counters.punt, self.state.worker);
+        self.cache.free_iter(frame.drain().map(Packet::into_buffer));
+        self.recycle(frame);
+    }
+
+    #[inline(always)]
+    pub(super) fn trace_end(&self, node: NodeIndex, packet: &Packet) {
+        if packet.flags & flags::TRACED != 0 {
+            self.record(node, None, packet, Outcome::Done);
+        }
+    }
+
+    #[cold]
+    pub(super) fn record(
+        &self,
+        node: NodeIndex,
+        device: Option<Arc<str>>,
+        packet: &Packet,
+        outcome: Outcome,
+    ) {
+        let base = self.cache.pool().base();
+        let snapshot = Snapshot::of(packet, base);
+        self.trace.push(Record {
+            number: number(packet, base),
+            time: self.state.now,
+            node,
+            device,
+            rx: packet.rx,
+            before: snapshot.clone(),
+            after: snapshot,
+            outcome,
+        });
+    }
+
+    #[inline(always)]
+    pub(super) fn output_frame(&mut self, mut frame: Box<Frame>) {
+        let n = frame.len();
+        let mut i = 0;
+        while i < n {
+            let tx = frame.packets()[i].take_meta::<SwIfIndex>();
+            let mut j = i + 1;
+            while j < n && frame.packets()[j].take_meta::<SwIfIndex>() == tx {
+                j += 1;
+            }
+            self.output_run(tx, &mut frame, i, j);
+            i = j;
+        }
+        frame.clear();
+        self.recycle(frame);
+    }
+
+    /// Sends packets `from..to`, which all go to `tx`; the frame must forget them.
+    #[inline(always)]
+    pub(super) fn output_run(&mut self, tx: SwIfIndex, frame: &mut Frame, from: usize, to: usize) {
+        let worker = self.state.worker;
+        let path =
+            (self.interfaces().get(tx)).and_then(|i| i.tx.get(worker.index())).copied().unwrap_or_default();
+        match path {
+            TxPath::Here if self.outputs.get(tx.index()).is_some_and(Option::is_some) => {
+                self.transmit(tx, frame, from, to);
+            }
+            TxPath::Worker(other) => self.hand_off(usize::from(other), frame, from, to),
+            TxPath::Loop => self.loop_back(tx, frame, from, to),
+            TxPath::Here | TxPath::None => self.discard(tx, frame, from, to, ERROR_NO_QUEUE),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn transmit(&mut self, tx: SwIfIndex, frame: &Frame, from: usize, to: usize) {
+        let packets = &frame.packets()[from..to];
+        let Worker { outputs, cache, state, dirty, .. } = self;
+        let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
+        let start = clock::ticks();
+        let mut burst = TxBurst { cache, state, interface: tx };
+        let sent = slot.device.transmit(&mut burst, packets).min(packets.len());
+        if !slot.dirty {
+            slot.dirty = true;
+            dirty.push(tx);
+        }
+        let bytes: u64 = packets[..sent].iter().map(|p| u64::from(p.len)).sum();
+        state.counters.tx.add(state.worker, tx.0, sent as u64, bytes);
+        let free_from = if slot.device.keeps_buffers() { sent } else { 0 };
+        slot.node.counters.record(packets.len(), clock::ticks().wrapping_sub(start));
+        if sent < packets.len() {
+            let lost = (packets.len() - sent) as u64;
+            add(&slot.node.no_slots, lost);
+            state.counters.tx_error.add(state.worker, tx.0, lost, 0);
+        }
+        if frame.traced {
+            let name = Arc::clone(&slot.node.name);
+            for packet in packets.iter().filter(|p| p.flags & flags::TRACED != 0) {
+                self.record(NodeIndex::DEVICE_OUTPUT, Some(Arc::clone(&name)), packet, Outcome::Done);
+            }
+        }
+        if sent < to - from {
+            let lost = (to - from - sent) as u64;
+            self.count_output_error(ERROR_NO_SLOTS, lost);
+        }
+        self.free_run(frame, from + free_from, to);
+    }
+
+    /// Frees the buffers of packets `from..to`; the frame must forget them.
+    #[inline(always)]
+    pub(super) fn free_run(&mut self, frame: &Frame, from: usize, to: usize) {
+        let packets = frame.as_ptr();
+        // SAFETY: the range is inside the frame, each packet is read once, and the caller clears the frame.
+        self.cache.free_iter((from..to).map(|k| unsafe { packets.add(k).read() }.into_buffer()));
+    }
+
+    #[cold]
+    pub(super) fn count_output_error(&self, error: usize, packets: u64) {
+        let info = &self.graph.nodes[NodeIndex::DEVICE_OUTPUT.index()];
+        add(&info.error_counters[self.state.worker.index()][error], packets);
+        add(&self.shared().tx_drops, packets);
+    }
+
+    #[cold]
+    pub(super) fn discard(&mut self, tx: SwIfIndex, frame: &Frame, from: usize, to: usize, error: usize) {
+        self.count_output_error(error, (to - from) as u64);
+        self.state.counters.tx_error.add(self.state.worker, tx.0, (to - from) as u64, 0);
+        self.free_run(frame, from, to);
+    }
+
+    /// What a loopback sends, it receives.
+    pub(super) fn loop_back(&mut self, tx: SwIfIndex, frame: &mut Frame, from: usize, to: usize) {
+        let Some(input) = self.interfaces().get(tx).and_then(|i| i.input) else {
+            return self.discard(tx, frame, from, to, ERROR_NO_QUEUE);
+        };
+        let worker = self.state.worker;
+        let mut bytes = 0;
+        for packet in &mut frame.packets_mut()[from..to] {
+            packet.rx = tx;
+            packet.flags &= flags::TRACED | flags::L4_CSUM_PARTIAL;
+            packet.meta = Default::default();
+            bytes += u64::from(packet.len);
+        }
+        self.state.counters.tx.add(worker, tx.0, (to - from) as u64, bytes);
+        self.state.counters.rx.add(worker, tx.0, (to - from) as u64, bytes);
+        // SAFETY: the range is inside the frame, which the caller clears.
+        unsafe { self.enqueue_run(input, frame, from, to) };
+    }
+}
