@@ -30,7 +30,7 @@ fn a_packet_is_routed() {
 fn a_cross_connected_frame_is_untouched_whatever_it_is() {
     let mut r = Router::new(256);
     for frame in [udp([1, 2, 3, 4], 0, 10), arp(9, (HOST, [1; 4]), [2; 4]), vec![0x81; 14], vec![7; 1500]] {
-        assert_eq!(r.pass(3, &frame, 4), [frame.clone()]);
+        assert_eq!(r.pass(3, &frame, 4), std::slice::from_ref(&frame));
         assert_eq!(r.pass(4, &frame, 3), [frame]);
     }
     assert!(r.pass(3, &[1; 13], 4).is_empty());
