@@ -67,6 +67,7 @@ fmt: ## format all sources
 
 bench: ## Mpps and cycles a packet of each path, beside dpdk-testpmd
 	@tools/testpmd.sh
+	cargo build --release -p wharf
 	cargo run --release -p wharf-benches
 
 fuzz: ## fuzz one target: make fuzz TARGET=graph FUZZ_SECONDS=600

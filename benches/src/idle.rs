@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use crate::case::Case;
 use crate::load::Load;
 use crate::machine::Machine;
-use crate::process::{Stop, WorkDir, output};
+use crate::process::{Stop, WorkDir, cpu_seconds, output};
 use crate::wharf::{Binaries, Wharf};
 use crate::{Place, Result, wharf};
 
-/// Ticks per second in /proc/PID/stat: the same on all Linux architectures that wharf runs on.
-const USER_HZ: f64 = 100.0;
 /// After the set-up, before watching.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -41,16 +39,6 @@ impl Drop for Veths {
     fn drop(&mut self) {
         let _ = output("ip", &["netns", "del", &self.netns]);
     }
-}
-
-/// Seconds of processor time that a process has used, all threads together.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-    // The name, in parentheses, may hold anything; state is the first field behind it, utime the twelfth.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Ok(ticks as f64 / USER_HZ)
 }
 
 /// Resident memory of a process in MiB, now and at most so far.

@@ -14,6 +14,8 @@ use crate::Result;
 
 /// How long a program may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Ticks per second in /proc/PID/stat: the same on all Linux architectures that wharf runs on.
+const USER_HZ: f64 = 100.0;
 
 /// Pins the calling thread.
 pub(crate) fn pin(core: usize) -> Result<()> {
@@ -139,6 +141,16 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Seconds of processor time that a process has used, all threads together.
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+    // The name, in parentheses, may hold anything; state is the first field behind it, utime the twelfth.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(ticks as f64 / USER_HZ)
 }
 
 /// The directory of all that was built: the `target` that this program lies in.

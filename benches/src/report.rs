@@ -15,6 +15,8 @@ use crate::machine::Machine;
 
 /// From here on the program under test may have waited for the load.
 const STARVED: f64 = 0.01;
+/// Below this, other programs ran on the cores of program and load. The clock behind it ticks every 10 ms.
+const SHARE: f64 = 0.96;
 
 /// One run of one path.
 #[derive(Debug, Clone, Serialize)]
@@ -39,11 +41,20 @@ pub(crate) struct Run {
     pub(crate) seconds: f64,
     /// Part of the load's looks at its ring that found it empty.
     pub(crate) starved: f64,
+    /// Part of the time that program and load, the lesser of the two, had their cores for themselves.
+    pub(crate) core_share: f64,
 }
 
 impl Run {
     /// From what was counted.
-    pub(crate) fn new(case: Case, load: Mode, round: usize, sample: &Sample, machine: &Machine) -> Self {
+    pub(crate) fn new(
+        case: Case,
+        load: Mode,
+        round: usize,
+        sample: &Sample,
+        core_share: f64,
+        machine: &Machine,
+    ) -> Self {
         Run {
             case,
             path: case.name(),
@@ -55,6 +66,7 @@ impl Run {
             received: sample.received,
             seconds: sample.elapsed.as_secs_f64(),
             starved: sample.starved,
+            core_share,
         }
     }
 
@@ -106,6 +118,19 @@ struct Summary {
     /// Packets that the program took and did not send on, of those it took.
     loss: f64,
     starved: f64,
+    core_share: f64,
+}
+
+/// What makes the numbers of a path doubtful.
+fn remark(s: &Summary) -> String {
+    let mut text = String::new();
+    if s.starved > STARVED {
+        text += "  the load was too slow";
+    }
+    if s.core_share < SHARE {
+        text += &format!("  only {:.0} % of a core", s.core_share * 100.0);
+    }
+    text
 }
 
 /// All that was measured.
@@ -197,6 +222,7 @@ impl Report {
             over_floor: Spread::of(self.of(case, load).filter_map(over)),
             loss: 1.0 - (received as f64 / sent as f64).min(1.0),
             starved: self.of(case, load).map(|run| run.starved).fold(0.0, f64::max),
+            core_share: self.of(case, load).map(|run| run.core_share).fold(1.0, f64::min),
         })
     }
 
@@ -239,7 +265,7 @@ impl Report {
                 s.of_testpmd_io.map_or_else(none, spread),
                 s.over_floor.map_or_else(none, |s| format!("{:+.1}", s.median)),
                 s.loss * 100.0,
-                if s.starved > STARVED { "  the load was too slow" } else { "" }
+                remark(&s)
             );
         }
         for (path, error) in &self.failures {
@@ -302,7 +328,7 @@ mod tests {
                 let received = received * 1_000_000;
                 let sample =
                     Sample { sent: received * 2, received, elapsed: Duration::from_secs(1), starved: 0.0 };
-                report.add(Run::new(case, Mode::Indices, round, &sample, &report.machine), None);
+                report.add(Run::new(case, Mode::Indices, round, &sample, 1.0, &report.machine), None);
             }
         }
         let summary = report.summary(Case::Xconnect, Mode::Indices).unwrap();

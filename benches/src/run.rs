@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
 use crate::case::Case;
 use crate::load::{Load, Mode, Sample};
 use crate::machine::{Machine, round_trip};
-use crate::process::{Program, Stop, WorkDir, pin, target_dir};
+use crate::process::{Program, Stop, WorkDir, cpu_seconds, pin, target_dir};
 use crate::report::{Report, Run};
 use crate::wharf::{Binaries, Wharf};
 use crate::{CompareOptions, Result, duration, testpmd, wharf};
@@ -44,6 +44,7 @@ impl Dut {
 struct Measured {
     mode: Mode,
     sample: Sample,
+    share: f64,
     runtime: Option<String>,
 }
 
@@ -75,7 +76,14 @@ impl Rig<'_> {
     fn run(&self, case: Case) -> Result<Vec<Measured>> {
         let dir = WorkDir::new()?;
         let mut dut = self.start(case, &dir)?;
-        let measured = self.measure(case, &mut dut, &dir);
+        // On a thread of its own: programs inherit the core of who starts them.
+        let measured = std::thread::scope(|scope| {
+            let load = || {
+                pin(self.load_core)?;
+                self.measure(case, &mut dut, &dir)
+            };
+            scope.spawn(load).join().unwrap_or_else(|_| Err("the load died".into()))
+        });
         measured.map_err(|e| dut.program().explain(&e))
     }
 
@@ -91,14 +99,20 @@ impl Rig<'_> {
             if let Dut::Wharf(wharf) = dut {
                 wharf.run("clear runtime")?;
             }
+            let pid = dut.program().id();
+            let (begin, before) = (Instant::now(), [cpu_seconds(pid)?, cpu_seconds(std::process::id())?]);
             let sample = load.measure(*mode, self.time, self.stop)?;
+            let time = begin.elapsed().as_secs_f64();
+            let after = [cpu_seconds(pid)?, cpu_seconds(std::process::id())?];
+            // Both work all the time, so whoever has less than all of a core was held up.
+            let share = (after[0] - before[0]).min(after[1] - before[1]) / time;
             let runtime = match dut {
                 Dut::Wharf(wharf) => Some(wharf.run("show runtime")?),
                 Dut::Other(_) => None,
             };
             // It still does what it should, and did not save time by doing something else.
             load.verify(self.stop)?;
-            measured.push(Measured { mode: *mode, sample, runtime });
+            measured.push(Measured { mode: *mode, sample, share, runtime });
         }
         Ok(measured)
     }
@@ -113,7 +127,6 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
         return Err("there must be a round, and a core for each of program and load".into());
     }
     let mut report = Report::new(Machine::here(), options.rounds, options.seconds);
-    pin(place.load_core)?;
     let rig = Rig {
         dut_core: place.dut_core,
         load_core: place.load_core,
@@ -135,7 +148,7 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
             match rig.run(*case) {
                 Ok(measured) => {
                     for m in measured {
-                        let run = Run::new(*case, m.mode, round, &m.sample, &report.machine);
+                        let run = Run::new(*case, m.mode, round, &m.sample, m.share, &report.machine);
                         println!("round {round}: {:<12} {:6.2} Mpps ({})", case.name(), run.mpps, run.load());
                         report.add(run, m.runtime);
                     }

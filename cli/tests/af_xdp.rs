@@ -18,8 +18,9 @@ struct Lab {
     commands: String,
 }
 
-const TAKE_OVER: &str = "create interface af_xdp host-if veth-a name veth-a
-    create interface af_xdp host-if veth-b name veth-b
+/// With the MAC addresses of the veths, which the pods know also after a restart.
+const TAKE_OVER: &str = "create interface af_xdp host-if veth-a name veth-a mac-reuse
+    create interface af_xdp host-if veth-b name veth-b mac-reuse
     set interface state veth-a up
     set interface state veth-b up";
 
@@ -27,8 +28,7 @@ impl Lab {
     #[track_caller]
     fn new(address_a: &str, address_b: &str, commands: &str) -> Self {
         let (dp, a, b) = (Netns::new("dp"), Netns::new("a"), Netns::new("b"));
-        let veths =
-            [Veth::new(&dp, "veth-a", &a, address_a, 1), Veth::new(&dp, "veth-b", &b, address_b, 1)];
+        let veths = [Veth::new(&dp, "veth-a", &a, address_a, 1), Veth::new(&dp, "veth-b", &b, address_b, 1)];
         let daemon = Daemon::start(Some(&dp), "cpu { workers 1 }");
         let commands = format!("{TAKE_OVER}\n{commands}");
         daemon.script(&commands);
@@ -79,7 +79,7 @@ impl Lab {
     fn file(&self, address_b: &str) {
         let dir = TempDir::new();
         let path = dir.path().join("file");
-        // Every 16-bit value, in an order that repeats nowhere: an odd length, as checksums pad.
+        // Four megabytes that repeat nowhere, less one: an odd length, as checksums pad.
         let bytes: Vec<u8> =
             (0..1 << 20).flat_map(|i: u32| i.wrapping_mul(0x9e37_79b1).to_be_bytes()).skip(1).collect();
         std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
@@ -136,7 +136,7 @@ fn arp_and_ping() {
         let row = neighbours.as_array().unwrap().iter().find(|n| n["ip"] == address).unwrap();
         assert_eq!((row["mac"].as_str(), &row["interface"]), (Some(mac.trim()), &interface.into()));
     }
-    let from_wharf = lab.daemon.script("ping 10.0.2.2 repeat 3 interval 0.01");
+    let from_wharf = lab.daemon.script("ping 10.0.2.2 repeat 3 interval 0.2");
     assert!(from_wharf.contains("0% packet loss"), "{from_wharf}");
     settled(&lab.daemon);
 }
@@ -222,7 +222,7 @@ fn what_cannot_be_taken_over() {
     let other = Daemon::start(Some(&lab.dp), "");
     refused(&other, "create interface af_xdp host-if nosuch0", &["no interface nosuch0"]);
     refused(&other, "create interface af_xdp host-if veth-a netns nosuch", &["network namespace", "nosuch"]);
-    refused(&other, "create interface af_xdp host-if veth-a", &["veth-a", "in use"]);
+    refused(&other, "create interface af_xdp host-if veth-a", &["veth-a already has an XDP program"]);
     assert_eq!(lab.a.ping("10.0.2.2", 2), 2, "the first daemon is not disturbed");
 
     let c = Netns::new("c");

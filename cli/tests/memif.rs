@@ -4,10 +4,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{
-    Background, Daemon, Netns, PATIENCE, Testpmd, TestpmdPort, Veth, counter, dies_with_us, run, settled,
-    wait_until,
+    Background, Daemon, Netns, PATIENCE, PortStats, Testpmd, TestpmdPort, Veth, counter, dies_with_us, run,
+    settled, wait_until,
 };
 
 /// The `icmp_responder` of the memif crate, built as the tests were.
@@ -70,6 +71,20 @@ fn a_pod_pings_an_application() {
     }
 }
 
+/// Whether all rings towards the client have been filled with buffers.
+fn has_buffers(daemon: &Daemon, interface: &str) -> bool {
+    let memif = daemon.json(&format!("show memif {interface}"));
+    let mut rings = memif["interfaces"][0]["rings"].as_array().unwrap().iter();
+    rings.all(|ring| ring["direction"] != "master-to-slave" || ring["head"] != ring["tail"])
+}
+
+/// What there is to see when packets do not go round.
+fn state(daemon: &Daemon) -> String {
+    ["show interface", "show errors", "show packets", "show interface rx-placement", "show memif"]
+        .map(|show| daemon.script(show))
+        .concat()
+}
+
 /// Packets go round: out of one port of testpmd, through wharf's cross-connect, into the other, and back.
 fn round(theirs: &'static str, queues: u16) {
     let ours = if theirs == "client" { "master" } else { "slave" };
@@ -98,22 +113,31 @@ fn round(theirs: &'static str, queues: u16) {
         for id in 1..=2 {
             wait_until("memif is connected", PATIENCE, || connected(&daemon, &format!("memif{id}/0")));
         }
+        // As client it gives buffers to receive into when it first looks for packets.
+        testpmd.command("start");
+        for id in 1..=2 {
+            wait_until("there are buffers", PATIENCE, || has_buffers(&daemon, &format!("memif{id}/0")));
+        }
+        testpmd.command("stop");
         for size in [64, 512, 1500] {
             let before = testpmd.stats();
             let bytes = counter(&daemon, "memif1/0", "rx bytes");
             testpmd.command(&format!("set txpkts {size}"));
             testpmd.command("start tx_first");
-            wait_until("packets go round", PATIENCE, || {
-                let now = testpmd.stats();
-                now.iter().zip(&before).all(|(now, before)| now.rx_packets > before.rx_packets + 1000)
-            });
+            let start = Instant::now();
+            let far = |now: &PortStats, before: &PortStats| now.rx_packets > before.rx_packets + 1000;
+            while !testpmd.stats().iter().zip(&before).all(|(now, before)| far(now, before)) {
+                assert!(start.elapsed() < PATIENCE, "packets do not go round: {}", state(&daemon));
+                std::thread::sleep(Duration::from_millis(10));
+            }
             testpmd.command("stop");
             assert!(counter(&daemon, "memif1/0", "rx bytes") > bytes + 1000 * 64);
             assert!(testpmd.stats().iter().all(|port| port.rx_errors == 0), "turn {turn}, size {size}");
         }
         let sent: u64 = testpmd.stats().iter().map(|port| port.tx_packets).sum();
         if turn == 0 {
-            let received = || (1..=2).map(|i| counter(&daemon, &format!("memif{i}/0"), "rx packets")).sum();
+            let received =
+                || -> u64 { (1..=2).map(|i| counter(&daemon, &format!("memif{i}/0"), "rx packets")).sum() };
             wait_until("wharf has all that was sent", PATIENCE, || sent == received());
         }
         drop(testpmd);

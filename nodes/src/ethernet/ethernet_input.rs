@@ -2,18 +2,20 @@
 //!
 //! Expects: a whole Ethernet frame without FCS.
 //! Hands on: frames of interfaces in L2 mode to `l2-input`, whole; the others without their header to `ip4-input` and `arp-input`.
-//! Drops: frames that are too short, not for this interface, or of a protocol that is not here.
+//! Drops: frames that are too short, not for this interface, or of a protocol that is not here; unicast packets in a group's frame.
 //! Reads: [`InterfaceTables`].
 //! CLI: `set interface l2 xconnect`, `set interface l3`, `set interface mac address`.
-//! See: IEEE 802.3, RFC 894.
+//! See: IEEE 802.3, RFC 894, RFC 1812 section 5.3.4.
 
 use crate::arp::ArpInput;
 use crate::interface::{InterfaceTables, L2Mode};
 use crate::ip4::Ip4Input;
 use crate::l2::L2Input;
 use crate::wire::ethernet::{EtherType, EthernetHeader};
+use crate::wire::ip4::Ip4Header;
 use std::fmt;
 use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, error_counters, next_nodes};
+use zerocopy::FromBytes;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ error_counters! {
         UnknownType => "unknown ethernet type",
         UnknownVlan => "unknown vlan",
         MacMismatch => "l3 mac mismatch",
+        GroupFrame => "unicast IP4 packet in a group frame",
         Length => "bad llc length",
         NoInterface => "interface is deleted",
     }
@@ -60,8 +63,10 @@ impl Node for EthernetInput {
             return Disposition::Drop(Error::Truncated);
         };
         let (ethertype, dst) = (header.ethertype(), header.dst);
-        if dst != interface.mac && !dst.is_multicast() {
-            return Disposition::Drop(Error::MacMismatch);
+        if dst != interface.mac
+            && let Err(error) = not_own(p)
+        {
+            return Disposition::Drop(error);
         }
         p.advance(EthernetHeader::LEN as u16);
         match ethertype {
@@ -74,6 +79,24 @@ impl Node for EthernetInput {
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "frame: {} bytes, sw-if-index {}\n  ", view.len(), view.rx())?;
         super::trace::frame(view.data(), f)
+    }
+}
+
+/// Whether a frame that is not sent to the interface's own address is for it nevertheless.
+#[cold]
+fn not_own(p: &PacketRef<'_>) -> Result<(), Error> {
+    let header = p.header::<EthernetHeader>();
+    if !header.dst.is_multicast() {
+        return Err(Error::MacMismatch);
+    }
+    // RFC 1812 section 5.3.4: "a router MUST NOT forward any packet that the router received as a Link Layer broadcast,
+    // unless it is directed to an IP Multicast address". Class D and what is beyond is for ip4-input to judge.
+    let packet = p.data().get(EthernetHeader::LEN..).unwrap_or_default();
+    match Ip4Header::ref_from_prefix(packet) {
+        Ok((ip, _)) if header.ethertype() == EtherType::IP4 && ip.dst.get() < 0xe000_0000 => {
+            Err(Error::GroupFrame)
+        }
+        _ => Ok(()),
     }
 }
 

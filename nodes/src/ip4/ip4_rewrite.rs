@@ -66,16 +66,16 @@ impl Node for Ip4Rewrite {
         else {
             return Disposition::Drop(Error::NoAdjacency);
         };
+        let forwarded = p.flags() & flags::LOCALLY_ORIGINATED == 0;
+        if forwarded && p.header::<Ip4Header>().ttl <= 1 {
+            cx.count(Error::TimeExpired);
+            return Disposition::Next(Next::Error(IcmpError::TIME_EXCEEDED));
+        }
         if p.len() > adjacency.mtu {
             return too_long(cx, p, adjacency.mtu);
         }
-        if p.flags() & flags::LOCALLY_ORIGINATED == 0 {
-            let header = p.header_mut::<Ip4Header>();
-            if header.ttl <= 1 {
-                cx.count(Error::TimeExpired);
-                return Disposition::Next(Next::Error(IcmpError::TIME_EXCEEDED));
-            }
-            decrement_ttl(header);
+        if forwarded {
+            decrement_ttl(p.header_mut());
         }
         p.retreat(EthernetHeader::LEN as u16);
         *p.header_mut() = adjacency.rewrite;

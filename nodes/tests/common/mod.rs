@@ -1,9 +1,10 @@
-//! A small router for the tests of nodes: two interfaces with addresses, two cross-connected ones, one without anything.
+//! A small router for the tests of nodes: two interfaces with addresses, two cross-connected ones, one without anything,
+//! one that is down.
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use wharf_engine::counter::Combined;
+use wharf_engine::counter::{Combined, Count};
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_engine::testing::Harness;
 use wharf_engine::wake::Waker;
@@ -14,7 +15,7 @@ use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
 use wharf_nodes::wire::MacAddress;
 
-/// Interfaces: 1 and 2 route, 3 and 4 are cross-connected, 5 has no address.
+/// Interfaces: 1 and 2 route, 3 and 4 are cross-connected, 5 has no address. Number 6 is down.
 pub(crate) const MAC: [MacAddress; 6] = [
     MacAddress::ZERO,
     MacAddress([2, 0, 0, 0, 0, 1]),
@@ -25,6 +26,8 @@ pub(crate) const MAC: [MacAddress; 6] = [
 ];
 /// The neighbour 10.0.2.9 on interface 2.
 pub(crate) const NEIGHBOUR: MacAddress = MacAddress([2, 0, 0, 0, 9, 9]);
+/// An unresolved next hop, on interface 1 for 30.0.0.0/8 and on interface 2 for 31.0.0.0/8.
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
 /// The host 10.0.1.9 that sends on interface 1.
 pub(crate) const HOST: MacAddress = MacAddress([2, 0, 0, 0, 1, 9]);
 
@@ -56,6 +59,7 @@ impl Router {
                 entry(3, L2Mode::Xconnect(SwIfIndex(4)), false),
                 entry(4, L2Mode::Xconnect(SwIfIndex(3)), false),
                 entry(5, L2Mode::L3, false),
+                InterfaceEntry::default(),
             ],
         });
         let arp = |i: usize| ArpInterface {
@@ -75,6 +79,9 @@ impl Router {
         back.rewrite[6..12].copy_from_slice(&MAC[1].0);
         back.rewrite[12] = 8;
         let narrow = Adjacency { mtu: 1000, ..rewrite.clone() };
+        let down = Adjacency { tx: SwIfIndex(6), ..rewrite.clone() };
+        // One next hop's address on two interfaces: two neighbours.
+        let unresolved = |tx| Adjacency { next_hop: FAR.to_bits(), ..adjacency(AdjacencyKind::Arp, tx) };
         let adjacencies = vec![
             Adjacency::default(),
             rewrite,
@@ -84,6 +91,9 @@ impl Router {
             adjacency(AdjacencyKind::Drop, 0),
             adjacency(AdjacencyKind::Punt, 0),
             narrow,
+            unresolved(1),
+            unresolved(2),
+            down,
         ];
         let mut fib = MtrieWriter::new(4096);
         for (prefix, len, index) in [
@@ -96,6 +106,9 @@ impl Router {
             ([20, 9, 0, 0], 16, 5),
             ([20, 8, 0, 0], 16, 6),
             ([20, 7, 0, 0], 16, 7),
+            ([20, 6, 0, 0], 16, 10),
+            ([30, 0, 0, 0], 8, 8),
+            ([31, 0, 0, 0], 8, 9),
         ] {
             fib.insert(u32::from_be_bytes(prefix), len, index).unwrap();
         }
@@ -121,10 +134,36 @@ impl Router {
         Router { h, events, tables }
     }
 
+    /// Publishes the IPv4 tables with a change.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Ip4Tables)) {
+        change(&mut self.tables);
+        self.h.engine.tables::<Ip4Tables>().publish(self.tables.clone());
+    }
+
+    /// What went over an adjacency.
+    pub(crate) fn adjacency_count(&self, index: u32) -> Count {
+        self.tables.counters.get(index)
+    }
+
     /// Makes the unresolved neighbours of interface 2 known.
     pub(crate) fn resolve(&mut self) {
-        self.tables.adjacencies[4] = self.tables.adjacencies[1].clone();
-        self.h.engine.tables::<Ip4Tables>().publish(self.tables.clone());
+        self.change(|tables| tables.adjacencies[4] = tables.adjacencies[1].clone());
+    }
+
+    /// Runs, and returns all that was sent, as (interface, frame).
+    pub(crate) fn all_sent(&mut self) -> Vec<(u32, Vec<u8>)> {
+        self.h.run();
+        (1..=5).flat_map(|i| self.h.sent(i).into_iter().map(move |frame| (i, frame))).collect()
+    }
+
+    /// Lets interface 1 receive a frame, and expects that nothing is sent and `node` counts `reason` once.
+    #[track_caller]
+    pub(crate) fn drops(&mut self, frame: &[u8], node: &str, reason: &str) {
+        let before = (self.h.error(node, reason), self.h.engine.balance().dropped);
+        self.h.receive(1, frame);
+        assert_eq!(self.all_sent(), [], "{reason}");
+        let after = (self.h.error(node, reason), self.h.engine.balance().dropped);
+        assert_eq!(after, (before.0 + 1, before.1 + 1), "{node}: {reason}: {:?}", self.h.errors());
     }
 
     /// Lets interface `i` receive a frame, runs, and returns what interface `out` sent.
@@ -181,12 +220,24 @@ pub(crate) fn arp(operation: u16, sender: (MacAddress, [u8; 4]), target: [u8; 4]
     frame
 }
 
+/// Puts `words` 4-byte words of options ("no operation") behind the IPv4 header of a frame.
+pub(crate) fn with_options(mut frame: Vec<u8>, words: u8) -> Vec<u8> {
+    frame.splice(34..34, vec![1; usize::from(words) * 4]);
+    let len = (frame.len() - 14) as u16;
+    with_header(frame, |ip| {
+        ip[0] += words;
+        ip[2..4].copy_from_slice(&len.to_be_bytes());
+    })
+}
+
 /// Lengths and checksums of a sent frame are right, in another's opinion too.
+#[track_caller]
 pub(crate) fn check(frame: &[u8]) {
     let packet = etherparse::PacketHeaders::from_ethernet_slice(frame).unwrap();
     let Some(etherparse::NetHeaders::Ipv4(ip, _)) = packet.net else { return };
-    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+    assert_eq!(wharf_nodes::wire::checksum::ones_complement_sum(&frame[14..14 + ip.header_len()]), 0xffff);
     assert_eq!(usize::from(ip.total_len), frame.len() - 14);
+    assert!(ip.time_to_live > 0);
     if let Some(etherparse::TransportHeader::Icmpv4(icmp)) = packet.transport {
         assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(packet.payload.slice()));
     }
