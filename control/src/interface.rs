@@ -211,7 +211,7 @@ impl Dataplane {
         Ok(index)
     }
 
-    /// Takes a Linux interface over; with its own MAC address if `host_mac`, else with one of ours.
+    /// Takes a Linux interface over; with its own MAC address if `host_mac`, else with one derived from that.
     pub fn create_af_xdp(
         &mut self,
         name: String,
@@ -222,7 +222,10 @@ impl Dataplane {
         let index = self.free_index()?;
         let pool = Arc::clone(self.engine.pool());
         let created = self.xdp.create(index, config, &pool)?;
-        let mac = host_mac.then_some(MacAddress(created.link.mac));
+        // The same at each start, so that neighbours that remember it still reach us.
+        let [_, _, a, b, c, d] = created.link.mac;
+        let own = MacAddress::local(u32::from_be_bytes([a, b, c, d]));
+        let mac = Some(if host_mac { MacAddress(created.link.mac) } else { own });
         let mut record = Interface::new(name, InterfaceKind::AfXdp);
         record.link_up = created.link.admin_up && created.link.carrier;
         record.mtu = (created.link.mtu as u16).clamp(MIN_MTU, MAX_MTU);

@@ -373,12 +373,14 @@ impl Drop for Quota {
 pub struct BufferCache {
     pool: Arc<Pool>,
     free: Vec<u32>,
+    /// Where [`BufferCache::exchange`] looks next in the pool's list.
+    cursor: usize,
 }
 
 impl BufferCache {
     /// An empty cache over `pool`.
     pub fn new(pool: Arc<Pool>) -> BufferCache {
-        BufferCache { pool, free: Vec::with_capacity(4 * BATCH) }
+        BufferCache { pool, free: Vec::with_capacity(4 * BATCH), cursor: 0 }
     }
 
     /// The pool.
@@ -420,15 +422,38 @@ impl BufferCache {
         self.free[self.free.len() - 1 - k]
     }
 
-    /// A single buffer whose index satisfies `wanted`; looks at the cache only.
+    /// A single buffer whose index satisfies `wanted`. Looks at the cache, and when that has none, at one batch of the
+    /// pool's list: the next call at the next one.
     pub fn alloc_where(&mut self, wanted: impl Fn(u32) -> bool) -> Option<BufferIndex> {
         if self.stock(1) == 0 {
             return None;
         }
-        let at = self.free.iter().rposition(|&index| wanted(index))?;
+        let position = |free: &[u32]| free.iter().rposition(|&index| wanted(index));
+        let at = match position(&self.free) {
+            Some(at) => at,
+            None => {
+                self.exchange(&wanted);
+                position(&self.free)?
+            }
+        };
         let index = self.free.swap_remove(at);
         self.pool.change_owner(index, Owner::FREE, Owner::GRAPH);
         Some(BufferIndex(index))
+    }
+
+    /// Swaps buffers that are not `wanted` for ones of the pool that are: a cache full of the wrong ones would starve
+    /// its worker beside a full pool.
+    #[cold]
+    fn exchange(&mut self, wanted: &impl Fn(u32) -> bool) {
+        let mut inner = self.pool.inner();
+        let from = if self.cursor < inner.free.len() { self.cursor } else { 0 };
+        let to = (from + BATCH).min(inner.free.len());
+        let mut mine = self.free.iter_mut().filter(|index| !wanted(**index));
+        for theirs in inner.free[from..to].iter_mut().filter(|index| wanted(**index)) {
+            let Some(mine) = mine.next() else { break };
+            std::mem::swap(mine, theirs);
+        }
+        self.cursor = to;
     }
 
     /// Removes the first `n` that [`BufferCache::peek`] shows: they now belong to the frame that they were written to.

@@ -1,7 +1,7 @@
 //! `af_xdp-input`: a receive queue of a Linux interface. Frames arrive in buffers of the pool: nothing is copied.
 
 use super::lent::Lent;
-use super::{RxQueue, offload};
+use super::{RxKick, RxQueue, offload};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use wharf_engine::buffer::STRIDE;
@@ -20,6 +20,10 @@ pub struct XdpInput {
     /// Whether frames may come with their checksum left to the device, as from a veth.
     pub(super) partial: bool,
     invalid: u64,
+    /// The last entry was not the end of its frame, so the next one is no beginning.
+    continued: bool,
+    /// The device was deleted: there is nobody to wake.
+    gone: bool,
 }
 
 impl std::fmt::Debug for XdpInput {
@@ -30,22 +34,23 @@ impl std::fmt::Debug for XdpInput {
 
 impl XdpInput {
     pub(super) fn new(queue: RxQueue, lent: Arc<Lent>, partial: bool) -> XdpInput {
-        XdpInput { queue, lent, partial, invalid: 0 }
+        XdpInput { queue, lent, partial, invalid: 0, continued: false, gone: false }
     }
 
     fn receive(&mut self, rx: &mut RxBurst<'_>) {
         let base = rx.cache().pool().base();
         let mut refused = 0;
         for frame in self.queue.receive(rx.room() as u32) {
+            let part = frame.continues || self.continued;
+            self.continued = frame.continues;
             // What we did not lend is not ours to use: a second descriptor for one buffer, say.
             let Some(buffer) = self.lent.take(frame.buffer) else {
                 refused += 1;
                 continue;
             };
             rx.change_owner(&buffer, false);
-            if frame.continues {
-                // Frames over several buffers: each part is refused, the last one too short to be taken for a frame of
-                // its own is caught by the nodes.
+            if part {
+                // A frame over several buffers is refused with all its parts.
                 refused += 1;
                 rx.cache().free(buffer);
                 continue;
@@ -105,8 +110,8 @@ impl DeviceInput for XdpInput {
     fn poll(&mut self, rx: &mut RxBurst<'_>) -> bool {
         self.receive(rx);
         self.refill(rx);
-        if self.queue.needs_wakeup() && self.queue.held() != 0 {
-            let _ = self.queue.kick();
+        if self.queue.needs_wakeup() && self.queue.held() != 0 && !self.gone {
+            self.gone = self.queue.kick() == RxKick::Gone;
         }
         self.queue.waiting() != 0
     }

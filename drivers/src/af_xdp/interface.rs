@@ -153,7 +153,7 @@ fn open(config: &XdpConfig, area: Area) -> Result<Opened, XdpError> {
     let mut program = XdpProgram::attach(&link, AttachMode::Native, false)?;
     let sizes = RingSizes {
         // Twice as many: while a full receive ring waits for the worker, the kernel has as many again.
-        fill: 2 * config.rx_ring,
+        fill: config.rx_ring.saturating_mul(2),
         rx: config.rx_ring,
         tx: config.tx_ring,
         completion: config.tx_ring,
@@ -192,6 +192,9 @@ impl XdpManager {
         if self.interfaces.values().any(same) {
             return Err(XdpError::Refused(format!("{} is taken already", config.host_if)));
         }
+        if self.interfaces.contains_key(&index) {
+            return Err(XdpError::Refused(format!("sw_if_index {index} is taken already")));
+        }
         let buffers = pool.total();
         // SAFETY: the pool's mapped range never moves or shrinks; every socket is closed before the pool is dropped, since the
         // engine, which holds the pool, outlives the interfaces.
@@ -214,11 +217,7 @@ impl XdpManager {
             let (received, sent) = (Arc::new(Lent::new(buffers)), Arc::new(Lent::new(buffers)));
             lent.extend([Arc::clone(&received), Arc::clone(&sent)]);
             created.inputs.push(Box::new(XdpInput::new(socket.rx, received, partial)));
-            created.outputs.push(Box::new(XdpOutput {
-                queue: socket.tx,
-                lent: sent,
-                checksum: capabilities.tx_checksum,
-            }));
+            created.outputs.push(Box::new(XdpOutput::new(socket.tx, sent, capabilities.tx_checksum)));
         }
         let interface = XdpInterface {
             config,

@@ -10,6 +10,8 @@
 //! what it had, and [`netlink::Monitor`] is the one to tell.
 
 mod area;
+#[cfg(test)]
+mod device_tests;
 mod error;
 mod ethtool;
 mod input;

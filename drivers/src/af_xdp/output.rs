@@ -1,14 +1,26 @@
 //! A transmit queue of a Linux interface. Packets leave from the buffers that they are in.
 
 use super::lent::Lent;
-use super::{TX_METADATA_BYTES, TxFrame, TxMetadata, TxQueue, offload};
+use super::{TX_METADATA_BYTES, TxFrame, TxKick, TxMetadata, TxQueue, offload};
 use std::sync::Arc;
 use wharf_engine::Packet;
+use wharf_engine::buffer::BufferIndex;
 use wharf_engine::device::{DeviceOutput, TxBurst};
 use wharf_engine::flags;
 
 /// Completions taken in one go.
 const COMPLETIONS: u32 = 1024;
+
+/// What the kernel said when it was last woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    /// It sends.
+    Up,
+    /// The interface is down. What is in the ring stays, and goes out when it comes up: add nothing to that.
+    Down,
+    /// Deleted: nothing is ever completed again.
+    Gone,
+}
 
 /// A transmit queue.
 pub struct XdpOutput {
@@ -16,6 +28,9 @@ pub struct XdpOutput {
     pub(super) lent: Arc<Lent>,
     /// Whether the kernel completes checksums.
     pub(super) checksum: bool,
+    device: Device,
+    /// Buffers that came back while the kernel was woken; empty between calls.
+    done: Vec<BufferIndex>,
 }
 
 impl std::fmt::Debug for XdpOutput {
@@ -45,6 +60,10 @@ fn complete_checksum(tx: &TxBurst<'_>, packet: &Packet, by_kernel: bool) -> bool
 }
 
 impl XdpOutput {
+    pub(super) fn new(queue: TxQueue, lent: Arc<Lent>, checksum: bool) -> XdpOutput {
+        XdpOutput { queue, lent, checksum, device: Device::Up, done: Vec::new() }
+    }
+
     fn complete(&mut self, tx: &mut TxBurst<'_>) {
         let lent = &self.lent;
         for buffer in self.queue.completed(COMPLETIONS) {
@@ -62,6 +81,9 @@ impl DeviceOutput for XdpOutput {
 
     fn transmit(&mut self, tx: &mut TxBurst<'_>, packets: &[Packet]) -> usize {
         self.complete(tx);
+        if self.device != Device::Up {
+            return 0;
+        }
         let reachable = self.queue.area().buffers();
         let by_kernel = self.checksum;
         let mut slots = self.queue.send(packets.len() as u32);
@@ -104,13 +126,25 @@ impl DeviceOutput for XdpOutput {
     }
 
     fn flush(&mut self, tx: &mut TxBurst<'_>) -> bool {
-        if self.queue.unsent() != 0 {
-            let lent = &self.lent;
-            let mut done = Vec::new();
-            let _ = self.queue.kick(|buffer| done.extend(lent.take(buffer)));
-            done.into_iter().for_each(|buffer| tx.complete(buffer));
+        if self.device == Device::Down && self.queue.unsent() == 0 {
+            // The kernel took them by itself.
+            self.device = Device::Up;
+        }
+        if self.queue.unsent() != 0 && self.device != Device::Gone {
+            let (lent, done) = (&self.lent, &mut self.done);
+            let kick = self.queue.kick(|buffer| done.extend(lent.take(buffer)));
+            done.drain(..).for_each(|buffer| tx.complete(buffer));
+            self.device = match kick {
+                TxKick::LinkDown => Device::Down,
+                TxKick::Gone => Device::Gone,
+                _ => Device::Up,
+            };
+            if kick == TxKick::Busy {
+                // The frame that it was about is lost.
+                tx.count_error(1);
+            }
         }
         self.complete(tx);
-        self.queue.held() != 0
+        self.device != Device::Gone && self.queue.held() != 0
     }
 }
