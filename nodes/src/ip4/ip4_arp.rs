@@ -8,13 +8,15 @@
 //! CLI: `show ip neighbors`.
 //! See: RFC 1122 section 2.3.2.2 (hold at least one packet), RFC 1812 section 3.3.2.
 
-use super::{AdjIndex, AdjacencyKind, IcmpError, Ip4IcmpError, Ip4Rewrite, Ip4Tables};
+use super::{AdjIndex, Adjacency, AdjacencyKind, IcmpError, Ip4IcmpError, Ip4Rewrite, Ip4Tables};
 use crate::event::{Event, EventSender};
 use crate::wire::ip4::Ip4Header;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv4Addr;
-use wharf_engine::{Cx, Disposition, Held, Node, PacketRef, TraceView, error_counters, next_nodes};
+use wharf_engine::{
+    Cx, Disposition, Held, Node, PacketRef, SwIfIndex, TraceView, error_counters, next_nodes,
+};
 
 /// Packets held for one neighbour.
 pub const PENDING_PER_NEIGHBOUR: usize = 3;
@@ -31,11 +33,23 @@ struct Waiting {
     asked: u64,
 }
 
+/// A neighbour: an address on an interface.
+type Key = (SwIfIndex, u32);
+
+/// The neighbour that a packet to `adjacency` is for.
+fn neighbour(adjacency: &Adjacency, p: &PacketRef<'_>) -> Key {
+    let address = match adjacency.next_hop {
+        0 => p.header::<Ip4Header>().dst.get(),
+        next_hop => next_hop,
+    };
+    (adjacency.tx, address)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Ip4Arp {
     events: EventSender,
-    neighbours: HashMap<u32, Waiting>,
+    neighbours: HashMap<Key, Waiting>,
 }
 
 impl Ip4Arp {
@@ -72,20 +86,19 @@ impl Node for Ip4Arp {
         let Some(adjacency) = cx.tables().adjacency(index) else {
             return Disposition::Drop(Error::NoAdjacency);
         };
-        if adjacency.kind == AdjacencyKind::Rewrite {
-            return Disposition::Next(Next::Rewrite(index));
+        match adjacency.kind {
+            AdjacencyKind::Arp => {}
+            AdjacencyKind::Rewrite => return Disposition::Next(Next::Rewrite(index)),
+            _ => return Disposition::Drop(Error::NoAdjacency),
         }
-        let key = match adjacency.next_hop {
-            0 => p.header::<Ip4Header>().dst.get(),
-            next_hop => next_hop,
-        };
+        let key = neighbour(adjacency, p);
         if !self.neighbours.contains_key(&key) && self.neighbours.len() >= MAX_NEIGHBOURS {
             return Disposition::Drop(Error::TooMany);
         }
         let waiting = self.neighbours.entry(key).or_default();
         if waiting.asked == 0 || cx.now() - waiting.asked > ASK_AGAIN {
-            let address = Ipv4Addr::from_bits(key);
-            if self.events.send(Event::Resolve { interface: adjacency.tx, address }) {
+            let (interface, address) = (key.0, Ipv4Addr::from_bits(key.1));
+            if self.events.send(Event::Resolve { interface, address }) {
                 waiting.asked = cx.now();
                 cx.count(Error::Requested);
             }
@@ -94,26 +107,27 @@ impl Node for Ip4Arp {
             return Disposition::Drop(Error::QueueFull);
         }
         waiting.packets += 1;
-        Disposition::Hold(key)
+        Disposition::Hold(key.1)
     }
 
     fn tick(&mut self, cx: &Cx<'_, Self>, held: &mut Held<'_, Self>) {
         let neighbours = &mut self.neighbours;
-        held.retain(|key, since, p, _| {
+        // Counted anew: since the last tick a route may have moved packets from one neighbour to another.
+        neighbours.values_mut().for_each(|waiting| waiting.packets = 0);
+        held.retain(|_, since, p, _| {
             let index = cx.tables().lookup(p.rx(), p.header::<Ip4Header>().dst.get());
-            let released = match cx.tables().adjacency(index).map(|a| a.kind) {
-                Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
-                Some(AdjacencyKind::Arp) if cx.now() - since < PATIENCE => return None,
-                Some(AdjacencyKind::Arp) => {
-                    cx.count(Error::Unresolved);
-                    Disposition::Next(Next::Error(IcmpError::HOST_UNREACHABLE))
+            match cx.tables().adjacency(index).map(|a| (a, a.kind)) {
+                Some((_, AdjacencyKind::Rewrite)) => Some(Disposition::Next(Next::Rewrite(index))),
+                Some((adjacency, AdjacencyKind::Arp)) if cx.now() - since < PATIENCE => {
+                    neighbours.entry(neighbour(adjacency, p)).or_default().packets += 1;
+                    None
                 }
-                _ => Disposition::Drop(Error::NoAdjacency),
-            };
-            if let Some(waiting) = neighbours.get_mut(&key) {
-                waiting.packets = waiting.packets.saturating_sub(1);
+                Some((_, AdjacencyKind::Arp)) => {
+                    cx.count(Error::Unresolved);
+                    Some(Disposition::Next(Next::Error(IcmpError::HOST_UNREACHABLE)))
+                }
+                _ => Some(Disposition::Drop(Error::NoAdjacency)),
             }
-            Some(released)
         });
         neighbours.retain(|_, w| w.packets != 0 || cx.now() - w.asked < ASK_AGAIN);
     }

@@ -53,6 +53,9 @@ impl Node for Ip4IcmpEchoRequest {
             word(Icmp4Type::ECHO_REPLY) | u16::from(icmp.code),
         ));
         icmp.kind = Icmp4Type::ECHO_REPLY;
+        if icmp.checksum.get() == 0 {
+            all_zero(message);
+        }
         let ip = p.header_mut::<Ip4Header>();
         (ip.src, ip.dst) = (ip.dst, ip.src);
         // The sum of the addresses is the same; only the TTL's word changes.
@@ -68,5 +71,16 @@ impl Node for Ip4IcmpEchoRequest {
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         super::trace::packet(view.data(), f)
+    }
+}
+
+/// A reply may be all zeros, and its checksum 0xffff. Equation 3 of RFC 1624 gives 0 then: a sum of 0 and one of 0xffff are
+/// the same to it.
+#[cold]
+fn all_zero(reply: &mut [u8]) {
+    if reply.iter().all(|byte| *byte == 0)
+        && let Ok((icmp, _)) = Icmp4Header::mut_from_prefix(reply)
+    {
+        icmp.checksum = U16::new(0xffff);
     }
 }

@@ -22,6 +22,8 @@ const HEADERS: u16 = (Ip4Header::LEN + Icmp4Header::LEN) as u16;
 /// Messages a second on each worker, and how many at once.
 const RATE: u64 = 1000;
 const BURST: u64 = 100;
+/// What a message costs; a nanosecond earns 1.
+const ONE: u64 = 1_000_000_000 / RATE;
 
 /// Which message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -50,9 +52,9 @@ impl IcmpError {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ip4IcmpError {
-    /// Messages that may be sent now, in units of 1 / (RATE * 10^9).
+    /// How many messages may be sent now, times [`ONE`].
     credit: u64,
     refilled: u64,
     id: u16,
@@ -77,9 +79,15 @@ error_counters! {
     }
 }
 
+impl Default for Ip4IcmpError {
+    /// A limiter that nothing has been taken from yet.
+    fn default() -> Ip4IcmpError {
+        Ip4IcmpError { credit: BURST * ONE, refilled: 0, id: 0 }
+    }
+}
+
 impl Ip4IcmpError {
     fn allowed(&mut self, now: u64) -> bool {
-        const ONE: u64 = 1_000_000_000 / RATE;
         let earned = now.saturating_sub(self.refilled);
         self.refilled = now;
         self.credit = self.credit.saturating_add(earned).min(BURST * ONE);

@@ -105,9 +105,10 @@ impl Node for Ip4Lookup {
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match view.next() {
-            "ip4-rewrite" | "ip4-arp" => write!(f, "adj-idx {}\n  ", view.meta_after::<AdjIndex>().0)?,
-            other => write!(f, "next {other}\n  ")?,
+            "ip4-rewrite" | "ip4-arp" => write!(f, "adj-idx {}", view.meta_after::<AdjIndex>().0)?,
+            _ => view.fmt_default(f)?,
         }
+        write!(f, "\n  ")?;
         super::trace::packet(view.data(), f)
     }
 }
