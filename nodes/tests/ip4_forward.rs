@@ -238,6 +238,8 @@ fn frames_for_others_and_for_all() {
     // RFC 1812 section 5.3.4: a unicast packet in a group's frame is not forwarded.
     r.drops(&to([0xff; 6]), "ethernet-input", "unicast IP4 packet in a group frame");
     r.drops(&to([1, 0, 0x5e, 0, 0, 1]), "ethernet-input", "unicast IP4 packet in a group frame");
+    let last = with_header(to([0xff; 6]), |ip| ip[16..20].copy_from_slice(&[223, 255, 255, 255]));
+    r.drops(&last, "ethernet-input", "unicast IP4 packet in a group frame");
     // Nor answered, RFC 1122 section 3.3.6, and nobody is told, RFC 1812 section 4.3.2.7.
     let ping = [&[0xff; 6][..], &common::echo([10, 0, 1, 1], &[1; 9])[6..]].concat();
     r.drops(&ping, "ethernet-input", "unicast IP4 packet in a group frame");
