@@ -80,6 +80,12 @@ impl Packet {
         self.buffer.0
     }
 
+    /// Address of the packet's first byte in the pool that starts at `base`: only for its owner to use.
+    #[inline(always)]
+    pub fn address(&self, base: *mut u8) -> *mut u8 {
+        base.wrapping_add(self.buffer.0 as usize * STRIDE + usize::from(self.start))
+    }
+
     /// Takes the packet apart.
     #[inline(always)]
     pub fn into_buffer(self) -> BufferIndex {

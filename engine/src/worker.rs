@@ -550,7 +550,7 @@ impl Worker {
         if let Some(Some(slot)) = outputs.get_mut(tx.index()) {
             slot.dirty = false;
             let start = clock::ticks();
-            let pending = slot.device.flush(&mut TxBurst { cache, state, interface: tx });
+            let pending = slot.device.flush(&mut TxBurst { cache, state, interface: tx, flags: 0 });
             add(&slot.node.counters.clocks, clock::ticks().wrapping_sub(start));
             *pending_outputs = *pending_outputs + usize::from(pending) - usize::from(slot.pending);
             slot.pending = pending;

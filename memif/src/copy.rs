@@ -6,6 +6,13 @@
 
 use std::ptr;
 
+/// Whether the loops around the copies may run as compiled for AVX2, whose registers halve the moves.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")
+}
+
 /// Up to here blocks beat a call of memcpy.
 const INLINE: usize = 512;
 
