@@ -517,6 +517,13 @@ impl Lent<'_> {
         (k < self.n).then(|| unsafe { *self.free.get_unchecked(self.free.len() - 1 - k) })
     }
 
+    /// Those from the `k`-th on, the last one first.
+    #[inline(always)]
+    pub(crate) fn rest(&self, k: usize) -> &[u32] {
+        let n = self.free.len();
+        self.free.get(n - self.n..n - k.min(self.n)).unwrap_or_default()
+    }
+
     /// Takes the first `used` out of the cache: they now belong to the frame that they were written to.
     #[inline(always)]
     pub(crate) fn keep_from(&mut self, used: usize) {

@@ -206,6 +206,27 @@ impl FreshBuffers<'_> {
         Some(self.base.wrapping_add(index as usize * STRIDE + usize::from(DATA_START)))
     }
 
+    /// Fills the next `n` buffers, or as many as are left: `fill` gets the number of a packet and where it goes, as
+    /// [`FreshBuffers::slot`] has it, and returns its length. Returns how many packets and bytes it was.
+    #[inline(always)]
+    pub fn fill(&mut self, n: usize, mut fill: impl FnMut(usize, *mut u8) -> u16) -> (usize, u64) {
+        let n = n.min(self.left());
+        let (free, base, interface) = (self.free.rest(self.used), self.base, self.interface);
+        // SAFETY: `RxBurst::fresh` lends no more than the frame has room for behind `at`.
+        let packets = unsafe { self.frame.as_mut_ptr().add(self.at + self.used) };
+        let mut bytes = 0;
+        for (k, &index) in free.iter().rev().take(n).enumerate() {
+            let to = base.wrapping_add(index as usize * STRIDE + usize::from(DATA_START));
+            let packet = Packet::new(BufferIndex(index), DATA_START, fill(k, to), interface);
+            bytes += u64::from(packet.len);
+            // SAFETY: k < n <= left.
+            unsafe { packets.add(k).write(packet) };
+        }
+        self.used += n;
+        *self.bytes += bytes;
+        (n, bytes)
+    }
+
     /// The next buffer holds a packet of `len` bytes.
     #[inline(always)]
     pub fn commit(&mut self, len: u16) {

@@ -78,7 +78,7 @@ pub use error::{
     ConfigError, Direction, Error, HandshakeError, RegionError, RingError, SocketError, Violation,
 };
 pub use queue::{Counters, RingState};
-pub use rx::{Packet, RxQueue, RxSink};
+pub use rx::{Accepted, Packet, Plain, RxQueue, RxSink};
 pub use server::{Listener, ServerEvent};
 pub use socket::{Address, PeerCredentials};
 pub use tx::{TxQueue, TxSource};

@@ -38,6 +38,78 @@ pub trait RxSink {
 
     /// The packet in progress is dropped: take its rooms back.
     fn reject(&mut self) {}
+
+    /// Takes packets that lie in one segment each, in order; those that are not accepted are counted in
+    /// [`Counters::no_buffer`]. As it stands, it goes through `room` and `accept`; a sink that has many rooms at hand can
+    /// be faster.
+    #[inline(always)]
+    fn plain(&mut self, packets: Plain<'_>) -> Accepted {
+        packets.one_by_one(self)
+    }
+}
+
+/// What a sink took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Packets.
+    pub packets: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Packets that lie in one segment of shared memory each. Their bytes may change until they are copied, so copying is all
+/// they offer.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain<'a> {
+    segments: &'a [Segment],
+    longest: usize,
+}
+
+impl Plain<'_> {
+    /// How many there are.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// No packet has more bytes than this.
+    #[inline(always)]
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Gives the packets to `sink` by [`RxSink::room`] and [`RxSink::accept`].
+    #[inline(always)]
+    pub fn one_by_one<S: RxSink + ?Sized>(self, sink: &mut S) -> Accepted {
+        let mut accepted = Accepted::default();
+        for packet in self.segments {
+            if take(sink, std::slice::from_ref(packet)) {
+                accepted.packets += 1;
+                accepted.bytes += u64::from(packet.len);
+            }
+        }
+        accepted
+    }
+
+    /// Copies packet `k` to `to`, and returns how many bytes that were.
+    ///
+    /// # Safety
+    /// `k` is below [`Plain::len`], and `to` is private memory that is writable for [`Plain::longest`] bytes.
+    #[inline(always)]
+    pub unsafe fn copy(&self, k: usize, to: *mut u8) -> u16 {
+        // SAFETY: the caller's promise; the segment is readable for `len` bytes (its invariant), since the queue that
+        // keeps the regions is borrowed by `receive`.
+        unsafe {
+            let segment = self.segments.get_unchecked(k);
+            copy(segment.data, to, usize::from(segment.len));
+            segment.len
+        }
+    }
 }
 
 /// Bytes of a packet within shared memory.
@@ -58,6 +130,10 @@ struct Snapshot {
     segments: Box<[Segment; MAX_DESCRIPTORS]>,
     len: usize,
     packets: usize,
+    /// Bytes of the longest segment.
+    longest: usize,
+    /// Whether a packet has several segments.
+    chained: bool,
 }
 
 impl Snapshot {
@@ -76,6 +152,7 @@ impl Snapshot {
             prefetch_read(data.wrapping_add(len - 1));
         }
         *segment = Segment { data, len: len as u16, total: len as u16, segments: 1 };
+        self.longest = self.longest.max(len);
         self.len += 1;
         true
     }
@@ -85,6 +162,7 @@ impl Snapshot {
             segment.total = total as u16;
             segment.segments = segments as u16;
         }
+        self.chained |= segments != 1;
     }
 }
 
@@ -183,7 +261,13 @@ unsafe impl Send for RxQueue {}
 impl RxQueue {
     pub(crate) fn new(shared: Shared, cursor: Cursor, buffers: Option<Buffers>) -> Self {
         let empty = Segment { data: ptr::null(), len: 0, total: 0, segments: 0 };
-        let snapshot = Snapshot { segments: Box::new([empty; MAX_DESCRIPTORS]), len: 0, packets: 0 };
+        let snapshot = Snapshot {
+            segments: Box::new([empty; MAX_DESCRIPTORS]),
+            len: 0,
+            packets: 0,
+            longest: 0,
+            chained: false,
+        };
         let mut queue = Self { shared, cursor, buffers, snapshot, skipping: 0, partial: None };
         queue.shared.want_interrupts(false);
         queue.post(0, queue.cursor.size());
@@ -220,34 +304,31 @@ impl RxQueue {
             let before = self.snapshot.len;
             self.scan(&mut scan);
             let until = if scan.done { self.snapshot.len } else { before };
-            let segments = self.snapshot.segments.as_slice();
-            while at < until {
-                let Some(first) = segments.get(at) else { break };
-                let len = usize::from(first.total);
-                let room = sink.room(len);
-                let accepted = match room {
-                    Some(room) if first.segments == 1 && room.len() >= len => {
-                        // SAFETY: `first` is readable for `len` bytes (invariant of `Segment`, `self.shared` is
-                        // alive), `room` is private memory of at least `len` bytes.
-                        unsafe { copy(first.data, room.as_mut_ptr(), len) };
-                        sink.accept(len);
-                        true
+            let Snapshot { longest, chained, .. } = self.snapshot;
+            let mut segments = self.snapshot.segments.get(at..until).unwrap_or_default();
+            at = until;
+            while let [first, ..] = segments {
+                let run = match (chained, first.segments) {
+                    (false, _) => segments.len(),
+                    (true, 1) => segments.iter().take_while(|s| s.segments == 1).count(),
+                    (true, n) => {
+                        let (packet, rest) = segments.split_at(usize::from(n).min(segments.len()));
+                        segments = rest;
+                        if take(sink, packet) {
+                            burst.packets += 1;
+                            burst.bytes += u64::from(first.total);
+                        } else {
+                            burst.no_buffer += 1;
+                        }
+                        continue;
                     }
-                    Some(room) => {
-                        let chain = segments.get(at..at + usize::from(first.segments)).unwrap_or_default();
-                        let mut reader = Reader { segments: chain, at: 0 };
-                        let done = reader.read(room);
-                        deliver(&mut reader, sink, len, done)
-                    }
-                    None => false,
                 };
-                at += usize::from(first.segments).max(1);
-                if accepted {
-                    burst.packets += 1;
-                    burst.bytes += len as u64;
-                } else {
-                    burst.no_buffer += 1;
-                }
+                let (packets, rest) = segments.split_at(run);
+                segments = rest;
+                let accepted = sink.plain(Plain { segments: packets, longest });
+                burst.packets += accepted.packets as u64;
+                burst.bytes += accepted.bytes;
+                burst.no_buffer += run.saturating_sub(accepted.packets) as u64;
             }
             if scan.done {
                 break;
@@ -303,6 +384,8 @@ impl RxQueue {
     fn begin(&mut self, max: usize) -> Scan {
         self.snapshot.len = 0;
         self.snapshot.packets = 0;
+        self.snapshot.longest = 0;
+        self.snapshot.chained = false;
         let mut scan =
             Scan { slot: 0, limit: 0, available: 0, max: max.min(MAX_BURST), done: true, bad_descriptor: 0 };
         if scan.max == 0 || !self.shared.link.alive() {
@@ -523,6 +606,28 @@ impl RxQueue {
             self.cursor.advance(&self.shared.ring, filled);
         }
         filled.into()
+    }
+}
+
+/// Gives one packet to the sink, which takes it or gives up.
+#[inline(always)]
+fn take<S: RxSink + ?Sized>(sink: &mut S, packet: &[Segment]) -> bool {
+    let Some(first) = packet.first() else { return false };
+    let len = usize::from(first.total);
+    match sink.room(len) {
+        Some(room) if packet.len() == 1 && room.len() >= len => {
+            // SAFETY: `first` is readable for `len` bytes (its invariant), since the queue that keeps the regions is
+            // borrowed by `receive`; `room` is private memory of at least `len` bytes.
+            unsafe { copy(first.data, room.as_mut_ptr(), len) };
+            sink.accept(len);
+            true
+        }
+        Some(room) => {
+            let mut reader = Reader { segments: packet, at: 0 };
+            let done = reader.read(room);
+            deliver(&mut reader, sink, len, done)
+        }
+        None => false,
     }
 }
 

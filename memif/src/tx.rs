@@ -149,37 +149,44 @@ impl TxQueue {
                 self.prefetch_ring((until + PIECE).min(free), (until + 2 * PIECE).min(free));
                 self.locate(PIECE.min(free - until));
             }
+            // With all of it located, what is left finds the ring full.
             while taken < count && (used < until || until >= free) {
-                let slot = match self.slots.get(used) {
-                    Some(slot) if used < self.located => *slot,
-                    _ => Slot::BAD,
-                };
-                let data = source.segment(taken, 0);
-                let len = data.len();
-                if source.segments(taken) == 1 && len.wrapping_sub(1) < slot.capacity as usize {
+                let end = if until < free { until } else { self.located };
+                let piece = self.slots.get(used..end.min(used + count - taken)).unwrap_or_default();
+                let mut n = 0;
+                for slot in piece {
+                    let data = source.segment(taken + n, 0);
+                    let len = data.len();
+                    if source.segments(taken + n) != 1 || len.wrapping_sub(1) >= slot.capacity as usize {
+                        break;
+                    }
                     // SAFETY: `data` is a live slice of `len` bytes; `slot` is writable for `capacity` >= `len`
                     // bytes (invariant of `Slot`, `self.shared` is alive).
                     unsafe { copy(data.as_ptr(), slot.data, len) };
-                    self.fill(used, slot.filled(0, len as u32));
-                    used += 1;
-                    burst.packets += 1;
+                    self.fill(used + n, slot.filled(0, len as u32));
+                    n += 1;
                     burst.bytes += len as u64;
-                } else {
-                    match self.transmit_chain(source, taken, used) {
-                        Outcome::Sent { slots, bytes } => {
-                            used += slots;
-                            burst.packets += 1;
-                            burst.bytes += bytes as u64;
-                        }
-                        Outcome::BadDescriptor { slots } => {
-                            used += slots;
-                            burst.bad_descriptor += 1;
-                        }
-                        Outcome::BadLength => burst.bad_length += 1,
-                        Outcome::Full => {
-                            burst.ring_full += (count - taken) as u64;
-                            break 'burst;
-                        }
+                }
+                used += n;
+                taken += n;
+                burst.packets += n as u64;
+                if n == piece.len() && n != 0 {
+                    continue;
+                }
+                match self.transmit_chain(source, taken, used) {
+                    Outcome::Sent { slots, bytes } => {
+                        used += slots;
+                        burst.packets += 1;
+                        burst.bytes += bytes as u64;
+                    }
+                    Outcome::BadDescriptor { slots } => {
+                        used += slots;
+                        burst.bad_descriptor += 1;
+                    }
+                    Outcome::BadLength => burst.bad_length += 1,
+                    Outcome::Full => {
+                        burst.ring_full += (count - taken) as u64;
+                        break 'burst;
                     }
                 }
                 taken += 1;
