@@ -41,7 +41,10 @@ pub trait Node: Sized + Send + 'static {
     /// Decides about one packet.
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: Self::Meta) -> Disposition<Self>;
 
-    /// Decides about four packets, for a node that can overlap their lookups.
+    /// Whether [`Node::process_x4`] is used: for a node that overrides it.
+    const QUADS: bool = false;
+
+    /// Decides about four packets, for a node whose lookups overlap better than the processor would do it by itself.
     #[inline(always)]
     fn process_x4(
         &mut self,

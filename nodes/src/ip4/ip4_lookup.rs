@@ -63,6 +63,7 @@ fn unusual(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex, kind: Option<AdjacencyKind>)
 
 impl Node for Ip4Lookup {
     const NAME: &'static str = "ip4-lookup";
+    const QUADS: bool = true;
     type Meta = ();
     type Next = Next;
     type Error = Error;
