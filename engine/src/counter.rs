@@ -122,11 +122,17 @@ impl Tally {
     #[inline(always)]
     pub fn count(&mut self, counters: &Combined, worker: WorkerIndex, index: u32, bytes: u16) {
         if index != self.index {
-            self.flush(counters, worker);
-            self.index = index;
+            self.turn_to(counters, worker, index);
         }
         self.packets += 1;
         self.bytes += u64::from(bytes);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn turn_to(&mut self, counters: &Combined, worker: WorkerIndex, index: u32) {
+        self.flush(counters, worker);
+        self.index = index;
     }
 
     /// Writes out what was collected. A node calls it in [`crate::Node::frame_done`].

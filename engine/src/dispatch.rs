@@ -220,7 +220,9 @@ fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
         let mut a = unsafe { view(packets, i, base) };
         let meta = a.packet.take_meta();
         let disposition = node.process(&cx, &mut a, meta);
-        codes[i] = resolve(disposition, a.packet, arcs, index, keys);
+        let code = resolve(disposition, a.packet, arcs, index, keys);
+        // SAFETY: i < n <= FRAME_SIZE.
+        unsafe { *codes.get_unchecked_mut(i) = code };
         i += 1;
     }
     node.frame_done(&cx);

@@ -1,11 +1,11 @@
 //! Where packets leave the graph: the drop, the punt, the devices, and loopbacks, which bring them back.
 
-use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker};
+use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker, lap};
 use crate::counter::add;
 use crate::device::{TxBurst, TxPath};
 use crate::frame::{Frame, Packet, flags};
 use crate::trace::{Outcome, Record, Snapshot, number};
-use crate::{NodeIndex, SwIfIndex, clock};
+use crate::{NodeIndex, SwIfIndex};
 use std::sync::Arc;
 
 /// Packets of a frame, one behind the other, that leave by one interface.
@@ -129,9 +129,8 @@ impl Worker {
     fn transmit(&mut self, run: &OutputRun, frame: &Frame) {
         let &OutputRun { tx, from, to, .. } = run;
         let packets = &frame.packets()[from..to];
-        let Worker { outputs, cache, state, dirty, .. } = self;
+        let Worker { outputs, cache, state, dirty, ticks, .. } = self;
         let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
-        let start = clock::ticks();
         let mut burst = TxBurst { cache, state, interface: tx, flags: run.flags };
         let sent = slot.device.transmit(&mut burst, packets).min(packets.len());
         if !slot.dirty {
@@ -141,7 +140,7 @@ impl Worker {
         let bytes = if sent == packets.len() { run.bytes } else { bytes(&packets[..sent]) };
         state.counters.tx.add(state.worker, tx.0, sent as u64, bytes);
         let free_from = if slot.device.keeps_buffers() { sent } else { 0 };
-        slot.node.counters.record(packets.len(), clock::ticks().wrapping_sub(start));
+        slot.node.counters.record(packets.len(), lap(ticks));
         if sent < packets.len() {
             let lost = (packets.len() - sent) as u64;
             add(&slot.node.no_slots, lost);

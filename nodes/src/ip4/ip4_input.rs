@@ -137,7 +137,7 @@ impl Node for Ip4Input {
         if !cx.tables().interfaces.get(rx.index()).is_some_and(|i| i.enabled) {
             return Disposition::Drop(Error::NotEnabled);
         }
-        p.set_len(total);
+        p.truncate(total);
         match self.arc.enter(cx, p, rx, ()) {
             Some(edge) => Disposition::Edge(edge),
             None => Disposition::Next(Next::Lookup(())),
