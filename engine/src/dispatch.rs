@@ -179,40 +179,16 @@ fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
     let codes = &mut *env.codes;
     let keys = &mut *env.hold_keys;
     let mut i = 0;
-    // All calls of `view` below: the index is below n. At most the four packets of a quad are viewed at a time, and a
-    // view for prefetch ends before the next begins.
+    // All calls of `view` below: the index is below n, and one view ends before the next begins.
     for k in 0..n.min(AHEAD) {
         // SAFETY: see above.
         node.prefetch(&cx, &unsafe { view(packets, k, base) });
     }
-    while N::QUADS && i + 4 <= n {
-        if i + AHEAD + 4 <= n {
-            for k in i + AHEAD..i + AHEAD + 4 {
-                // SAFETY: see above.
-                node.prefetch(&cx, &unsafe { view(packets, k, base) });
-            }
-        }
-        // SAFETY: see above.
-        let (mut a, mut b, mut c, mut d) = unsafe {
-            (
-                view(packets, i, base),
-                view(packets, i + 1, base),
-                view(packets, i + 2, base),
-                view(packets, i + 3, base),
-            )
-        };
-        let meta = [a.packet.take_meta(), b.packet.take_meta(), c.packet.take_meta(), d.packet.take_meta()];
-        let [da, db, dc, dd] = node.process_x4(&cx, [&mut a, &mut b, &mut c, &mut d], meta);
-        codes[i] = resolve(da, a.packet, arcs, index, keys);
-        codes[i + 1] = resolve(db, b.packet, arcs, index, keys);
-        codes[i + 2] = resolve(dc, c.packet, arcs, index, keys);
-        codes[i + 3] = resolve(dd, d.packet, arcs, index, keys);
-        i += 4;
-    }
     // One packet after the other, each disposition resolved where it is made: the compiler then needs neither the
-    // enum nor a second branch. The processor overlaps the packets by itself.
+    // enum nor a second branch. Four at a time, which the processor overlaps no better than it does by itself, cost a
+    // fifth more.
     while i < n {
-        if !N::QUADS && i + AHEAD < n {
+        if i + AHEAD < n {
             // SAFETY: see above.
             node.prefetch(&cx, &unsafe { view(packets, i + AHEAD, base) });
         }
