@@ -286,12 +286,12 @@ impl TxQueue {
             self.shared.impossible_index();
             return false;
         };
-        let end = usize::from(available).min(want);
         let before = self.located;
-        let position = self.cursor.position();
-        for (i, slot) in self.slots.iter_mut().enumerate().take(end).skip(before) {
-            let index = position.wrapping_add(i as u16);
-            let d = match &self.buffers {
+        let end = usize::from(available).min(want).max(before);
+        let (buffers, regions) = (self.buffers, ring.regions());
+        let mut index = self.cursor.position().wrapping_add(before as u16);
+        for slot in self.slots.get_mut(before..end).unwrap_or_default() {
+            let d = match &buffers {
                 Some(buffers) => Descriptor {
                     flags: 0,
                     region: 0,
@@ -300,7 +300,7 @@ impl TxQueue {
                 },
                 None => ring.descriptor(index),
             };
-            *slot = match ring.regions().range(d.region, d.offset, d.length) {
+            *slot = match regions.range(d.region, d.offset, d.length) {
                 Some(data) => Slot {
                     data: data.as_ptr(),
                     capacity: d.length.min(MAX_FRAME as u32),
@@ -310,8 +310,9 @@ impl TxQueue {
                 None => Slot { region: d.region, offset: d.offset, ..Slot::BAD },
             };
             prefetch_write(slot.data);
+            index = index.wrapping_add(1);
         }
-        self.located = end.max(before);
+        self.located = end;
         self.located > before
     }
 
