@@ -25,11 +25,15 @@ const TAKE_OVER: &str = "create interface af_xdp host-if veth-a name veth-a mac-
     set interface state veth-b up";
 
 impl Lab {
+    /// Veths of `queues` queues in each direction, and as many workers.
     #[track_caller]
-    fn new(address_a: &str, address_b: &str, commands: &str) -> Self {
+    fn new(address_a: &str, address_b: &str, queues: u32, commands: &str) -> Self {
         let (dp, a, b) = (Netns::new("dp"), Netns::new("a"), Netns::new("b"));
-        let veths = [Veth::new(&dp, "veth-a", &a, address_a, 1), Veth::new(&dp, "veth-b", &b, address_b, 1)];
-        let daemon = Daemon::start(Some(&dp), "cpu { workers 1 }");
+        let veths = [
+            Veth::new(&dp, "veth-a", &a, address_a, queues),
+            Veth::new(&dp, "veth-b", &b, address_b, queues),
+        ];
+        let daemon = Daemon::start(Some(&dp), &format!("cpu {{ workers {queues} }}"));
         let commands = format!("{TAKE_OVER}\n{commands}");
         daemon.script(&commands);
         Self { daemon, a, b, dp, veths, commands }
@@ -40,15 +44,20 @@ impl Lab {
     fn cross_connected() -> Self {
         let connect = "set interface l2 xconnect veth-a veth-b
             set interface l2 xconnect veth-b veth-a";
-        Self::new("10.0.1.2/24", "10.0.1.3/24", connect)
+        Self::new("10.0.1.2/24", "10.0.1.3/24", 1, connect)
     }
 
     /// wharf is the router between the pods.
     #[track_caller]
     fn routed() -> Self {
+        Self::routed_with_queues(1)
+    }
+
+    #[track_caller]
+    fn routed_with_queues(queues: u32) -> Self {
         let addresses = "set interface ip address veth-a 10.0.1.1/24
             set interface ip address veth-b 10.0.2.1/24";
-        let lab = Self::new("10.0.1.2/24", "10.0.2.2/24", addresses);
+        let lab = Self::new("10.0.1.2/24", "10.0.2.2/24", queues, addresses);
         lab.a.ip("route add default via 10.0.1.1");
         lab.b.ip("route add default via 10.0.2.1");
         lab
@@ -158,6 +167,63 @@ fn icmp_errors_reach_the_sender() {
     let fits = lab.ping("-c 1 -M do -s 1372 10.0.2.2");
     assert!(fits.contains("1 received"), "{fits}");
     settled(&lab.daemon);
+}
+
+/// Each way to ask: hop 1 is wharf, hop 2 the other pod.
+#[test]
+fn traceroute_shows_wharf() {
+    let lab = Lab::routed();
+    for mode in ["--udp", "--icmp"] {
+        let text = lab.a.run("traceroute", ["-n", "-q", "1", "-w", "2", mode, "10.0.2.2"]);
+        let hops: Vec<_> = text.lines().skip(1).map(|hop| hop.split_whitespace().nth(1)).collect();
+        assert_eq!(hops, [Some("10.0.1.1"), Some("10.0.2.2")], "{mode}: {text}");
+    }
+    settled(&lab.daemon);
+}
+
+/// Frames that the kernel gave to each receive queue's XDP program.
+fn queues(lab: &Lab, interface: &str) -> Vec<u64> {
+    let text = lab.dp.run("ethtool", ["-S", interface]);
+    let packets = text.lines().filter_map(|line| line.trim().strip_prefix("rx_queue_"));
+    packets.filter_map(|queue| queue.split_once("_xdp_packets: ")?.1.parse().ok()).collect()
+}
+
+/// Flows spread over the queues; a queue that nobody serves would hold up some of them.
+#[test]
+fn all_queues_are_served() {
+    let lab = Lab::routed_with_queues(2);
+    let placed = lab.daemon.json("show interface rx-placement");
+    let on = |worker: u32| {
+        let rows = placed.as_array().into_iter().flatten();
+        rows.filter(|row| row["node"] == "af_xdp-input" && row["worker"] == worker).count()
+    };
+    assert_eq!([on(0), on(1)], [2, 2], "{placed}");
+    for direction in ["", "-R"] {
+        let parallel = ["-P", "12", direction];
+        let arguments = if direction.is_empty() { &parallel[..2] } else { &parallel };
+        let rate = iperf3(&lab.b, "10.0.2.2", &lab.a, 1, arguments);
+        assert!(rate > 1.0, "{rate} Mbit/s {direction}");
+    }
+    // Twenty flows of one packet and its answer: none may be lost.
+    let client = "import socket
+for port in range(20):
+    s = socket.create_connection(('10.0.2.2', 8000), timeout=5, source_address=('10.0.1.2', 20000 + port))
+    s.close()";
+    let _server = lab.b.spawn("/usr/bin/python3", ["-m", "http.server", "--bind", "10.0.2.2", "8000"]);
+    wait_until("the HTTP server listens", PATIENCE, || {
+        lab.b.run("ss", ["-Hltn", "sport = 8000"]).contains("8000")
+    });
+    lab.a.run("/usr/bin/python3", ["-c", client]);
+    settled(&lab.daemon);
+    for interface in ["veth-a", "veth-b"] {
+        let frames = queues(&lab, interface);
+        assert!(frames.len() == 2 && frames.iter().all(|n| *n > 20), "{interface}: {frames:?}");
+    }
+    for thread in lab.daemon.json("show runtime").as_array().into_iter().flatten() {
+        let mut nodes = thread["nodes"].as_array().into_iter().flatten();
+        let input = nodes.find(|node| node["name"] == "af_xdp-input").unwrap();
+        assert!(input["vectors"].as_u64() > Some(20), "{thread}");
+    }
 }
 
 #[test]
