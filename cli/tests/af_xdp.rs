@@ -150,6 +150,28 @@ fn arp_and_ping() {
     settled(&lab.daemon);
 }
 
+/// Answers that are slower than the next request are no loss.
+#[test]
+fn ping_counts_late_answers() {
+    let lab = Lab::routed();
+    lab.b.run("sysctl", ["-qw", "net.ipv4.icmp_echo_ignore_all=1"]);
+    let slow = "import socket, struct, time
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+while True:
+    packet, (address, _) = s.recvfrom(2000)
+    if packet[20] == 8:
+        time.sleep(0.15)
+        # From echo request to reply: the checksum grows by what the type has lost.
+        checksum = struct.unpack('!H', packet[22:24])[0] + 0x800
+        checksum = (checksum & 0xffff) + (checksum >> 16)
+        s.sendto(struct.pack('!BBH', 0, packet[21], checksum) + packet[24:], (address, 0))";
+    let _responder = lab.b.spawn("/usr/bin/python3", ["-c", slow]);
+    wait_until("the responder listens", PATIENCE, || lab.b.run("cat", ["/proc/net/raw"]).lines().count() > 1);
+    let said = lab.daemon.script("ping 10.0.2.2 repeat 3 interval 0.05");
+    assert!(said.contains("3 sent, 3 received, 0% packet loss"), "{said}");
+    settled(&lab.daemon);
+}
+
 #[test]
 fn icmp_errors_reach_the_sender() {
     let lab = Lab::routed();
