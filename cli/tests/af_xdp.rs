@@ -172,6 +172,50 @@ while True:
     settled(&lab.daemon);
 }
 
+/// Neighbours hear of an address when it is set, when its interface comes up, and when its MAC address changes.
+#[test]
+fn addresses_are_announced() {
+    let lab = Lab::routed();
+    // The pod learns from announcements, and at once.
+    lab.a.run("sysctl", ["-qw", "net.ipv4.conf.eth0.arp_accept=1", "net.ipv4.neigh.eth0.locktime=0"]);
+    let announced = |what: &str, commands: &str, mac: &str| {
+        lab.a.ip("neigh flush dev eth0");
+        lab.daemon.script(commands);
+        wait_until(what, PATIENCE, || lab.a.ip("neigh show 10.0.1.1 dev eth0").contains(mac));
+    };
+    let own = lab.daemon.json("show interface veth-a")[0]["mac"].as_str().unwrap().to_owned();
+    announced(
+        "the address",
+        "set interface ip address del veth-a 10.0.1.1/24
+         set interface ip address veth-a 10.0.1.1/24",
+        &own,
+    );
+    announced("the interface", "set interface state veth-a down\nset interface state veth-a up", &own);
+    let other = "02:00:00:00:00:77";
+    announced("the MAC address", &format!("set interface mac address veth-a {other}"), other);
+    assert_eq!(lab.a.ping("10.0.2.2", 2), 2);
+    settled(&lab.daemon);
+}
+
+/// Nobody is at a subnet's first and last address, also when somebody says so.
+#[test]
+fn directed_broadcasts_go_nowhere() {
+    let lab = Lab::routed();
+    assert_eq!(lab.a.ping("10.0.2.2", 1), 1);
+    lab.b.run("sysctl", ["-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0"]);
+    for address in ["10.0.2.0", "10.0.2.255"] {
+        let said = lab.ping(&format!("-b -c 1 -W 1 {address}"));
+        assert!(said.contains(" 0 received"), "{said}");
+        let route = lab.daemon.script(&format!("show ip fib {address}/32"));
+        assert!(route.contains("dpo-drop"), "{route}");
+    }
+    let neighbours = lab.daemon.json("show ip neighbors");
+    let known: Vec<_> =
+        neighbours.as_array().into_iter().flatten().map(|n| n["ip"].as_str().unwrap()).collect();
+    assert_eq!(known, ["10.0.1.2", "10.0.2.2"]);
+    settled(&lab.daemon);
+}
+
 #[test]
 fn icmp_errors_reach_the_sender() {
     let lab = Lab::routed();
@@ -203,6 +247,13 @@ fn traceroute_shows_wharf() {
     settled(&lab.daemon);
 }
 
+/// What there is to see when packets do not come through.
+fn state(lab: &Lab) -> String {
+    ["show interface", "show errors", "show packets", "show ip neighbors", "show af_xdp"]
+        .map(|show| lab.daemon.script(show))
+        .concat()
+}
+
 /// Frames that the kernel gave to each receive queue's XDP program.
 fn queues(lab: &Lab, interface: &str) -> Vec<u64> {
     let text = lab.dp.run("ethtool", ["-S", interface]);
@@ -220,6 +271,7 @@ fn all_queues_are_served() {
         rows.filter(|row| row["node"] == "af_xdp-input" && row["worker"] == worker).count()
     };
     assert_eq!([on(0), on(1)], [2, 2], "{placed}");
+    assert_eq!(lab.a.ping("10.0.2.2", 3), 3, "{}", state(&lab));
     for direction in ["", "-R"] {
         let parallel = ["-P", "12", direction];
         let arguments = if direction.is_empty() { &parallel[..2] } else { &parallel };

@@ -55,17 +55,20 @@ impl Dataplane {
     ) -> Result<Ping, OpError> {
         let table = source.map_or(0, |s| self.table_of(s));
         let route = self.fibs.get(&table).and_then(|f| f.routes().lookup(to));
-        let Some((_, route)) = route else { return OpError::refused(format!("no route to {to}")) };
+        let Some((_, route)) = route else {
+            return OpError::parameter("ip4", format!("no route to {to}"));
+        };
         let out = match route.best().via {
             Via::NextHop(_, i) | Via::Attached(i) | Via::Local(i) => i,
-            Via::Drop | Via::Punt => return OpError::refused(format!("the route to {to} leads nowhere")),
+            Via::Drop | Via::Punt => {
+                return OpError::parameter("ip4", format!("the route to {to} leads nowhere"));
+            }
         };
         let from = self.record(source.unwrap_or(out))?.addresses.first().map(|(a, _)| *a);
         let Some(from) = from else {
-            return OpError::refused(format!(
-                "{} has no address",
-                self.interface_name(source.unwrap_or(out))
-            ));
+            let parameter = if source.is_some() { "source" } else { "ip4" };
+            let name = self.interface_name(source.unwrap_or(out));
+            return OpError::parameter(parameter, format!("{name} has no address"));
         };
         let id = self.next_ping;
         self.next_ping = self.next_ping.wrapping_add(1).max(1);

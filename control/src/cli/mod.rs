@@ -18,7 +18,8 @@
 //! `block` (`{ ... }`, raw) and `line` (the rest). A parameter is called by its name, else as the keyword that
 //! it directly follows, else as its type.
 //!
-//! Nothing runs when a line does not parse, and the message says what was wrong at which word.
+//! Nothing runs when a line does not parse, and the message says what was wrong at which word. So does a command's
+//! own error when it names the argument that it is about, see [`CliError::about`].
 
 mod args;
 mod complete;
@@ -38,7 +39,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use args::{Args, CliError};
+pub use args::{About, Args, CliError};
 pub use complete::{Candidate, Completion};
 pub use output::{Output, Shown};
 pub use server::{MAX_CLIENTS, Server, ServerConfig};
