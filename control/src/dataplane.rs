@@ -239,7 +239,7 @@ impl Dataplane {
         if recheck {
             self.next_recheck = now + Duration::from_secs(1);
         }
-        for event in self.xdp.poll(recheck) {
+        for event in self.xdp.poll(now, recheck) {
             self.xdp_event(event);
         }
         if now >= self.next_housekeeping {

@@ -254,10 +254,22 @@ impl Dataplane {
         record.link_up = created.link.admin_up && created.link.carrier;
         record.mtu = (created.link.mtu as u16).clamp(MIN_MTU, MAX_MTU);
         self.add(index, record, mac);
-        if let Some(fd) = self.xdp.fd(index) {
-            self.watch(fd)?;
+        let started = match self.xdp.fd(index) {
+            Some(fd) => self.watch(fd),
+            None => Ok(()),
+        };
+        let started = started.and_then(|()| self.attach(index, created.inputs, created.outputs));
+        self.created(index, started)
+    }
+
+    /// The end of a creation: what could not be started leaves nothing behind.
+    fn created(&mut self, index: SwIfIndex, started: Result<(), OpError>) -> Result<SwIfIndex, OpError> {
+        if let Err(error) = started {
+            if let Err(left) = self.delete_interface(index) {
+                tracing::error!("{}: {left}", self.interface_name(index));
+            }
+            return Err(error);
         }
-        self.attach(index, created.inputs, created.outputs)?;
         Ok(index)
     }
 
@@ -271,6 +283,8 @@ impl Dataplane {
                     tracing::error!("{}: {error}", self.interface_name(index));
                 }
             }
+            XdpEvent::Missed(index, packets) => self.engine.counters().missed(index.0, packets),
+            XdpEvent::Stalled(index, why) => tracing::warn!("{}: {why}", self.interface_name(index)),
         }
     }
 
@@ -281,8 +295,8 @@ impl Dataplane {
         let (pg, input, output) = PgInterface::new(name, mode)?;
         self.pg.insert(index, pg);
         self.add(index, Interface::new(name.to_owned(), InterfaceKind::Pg), None);
-        self.attach(index, vec![Box::new(input)], vec![Box::new(output)])?;
-        Ok(index)
+        let started = self.attach(index, vec![Box::new(input)], vec![Box::new(output)]);
+        self.created(index, started)
     }
 
     /// Gives an interface's queues to workers. Transmit queues first: what arrives can then be answered.
@@ -639,6 +653,22 @@ fn random_mac(index: SwIfIndex) -> MacAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wharf_engine::EngineConfig;
+    use wharf_engine::buffer::PoolConfig;
+    use wharf_engine::mapping::PageSize;
+
+    #[test]
+    fn what_cannot_be_started_leaves_nothing_behind() {
+        let pool = PoolConfig { buffers: 256, limit: 256, pages: PageSize::Small };
+        let config = EngineConfig { pool, ..Default::default() };
+        let mut dataplane = Dataplane::start(&config, &std::env::temp_dir(), |_| {}).unwrap();
+        dataplane.create_pg("pg0", PgMode::Ethernet).unwrap();
+        dataplane.shut_down();
+        assert!(dataplane.interfaces.len() == 1 && dataplane.pg.is_empty());
+        // No worker is left to take the queues.
+        assert!(dataplane.create_pg("pg1", PgMode::Ethernet).is_err());
+        assert!(dataplane.find_interface("pg1").is_none() && dataplane.pg.is_empty());
+    }
 
     #[test]
     fn routes_that_come_with_addresses() {

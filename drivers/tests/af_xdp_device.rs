@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf_drivers::af_xdp::{XdpConfig, XdpError, XdpEvent, XdpManager};
 use wharf_engine::buffer::PoolConfig;
 use wharf_engine::device::RxMode;
@@ -103,7 +103,7 @@ impl Rig {
     /// The next event, as main's loop would get it.
     fn event(&mut self) -> XdpEvent {
         eventually("an event", || {
-            self.events.extend(self.manager.poll(false));
+            self.events.extend(self.manager.poll(Instant::now(), false));
             self.events.pop_front()
         })
     }

@@ -5,7 +5,7 @@ use crate::dataplane::Dataplane;
 use serde::Serialize;
 use std::fmt::Write;
 use wharf_drivers::af_xdp::program::KeptPort;
-use wharf_drivers::af_xdp::{CopyMode, XdpConfig};
+use wharf_drivers::af_xdp::{CopyMode, TxInfo, XdpConfig};
 use wharf_engine::SwIfIndex;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
@@ -82,6 +82,25 @@ fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Result<(), Cli
 }
 
 #[derive(Serialize)]
+struct TxRow {
+    waiting: u32,
+    stalls: u64,
+    no_memory: u64,
+    failed: u64,
+    last_failure: Option<String>,
+}
+
+fn tx_row(info: TxInfo) -> TxRow {
+    TxRow {
+        waiting: info.held,
+        stalls: info.stalls,
+        no_memory: info.no_memory,
+        failed: info.failed,
+        last_failure: info.last_failure,
+    }
+}
+
+#[derive(Serialize)]
 struct XdpRow {
     name: String,
     host_if: String,
@@ -96,6 +115,7 @@ struct XdpRow {
     rx_ring_full: u64,
     rx_fill_empty: u64,
     tx_invalid: u64,
+    tx_queues: Vec<TxRow>,
     lost: Option<String>,
 }
 
@@ -118,6 +138,7 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
             rx_ring_full: info.statistics.rx_ring_full,
             rx_fill_empty: info.statistics.rx_fill_empty,
             tx_invalid: info.statistics.tx_invalid,
+            tx_queues: info.tx.into_iter().map(tx_row).collect(),
             lost: info.lost,
         })
         .collect();
@@ -140,6 +161,14 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
                 "  rx dropped {} invalid {} ring full {} fill empty {}, tx invalid {}",
                 row.rx_dropped, row.rx_invalid, row.rx_ring_full, row.rx_fill_empty, row.tx_invalid
             );
+            for (queue, tx) in row.tx_queues.iter().enumerate() {
+                let last = tx.last_failure.as_ref().map_or(String::new(), |last| format!(" ({last})"));
+                let _ = writeln!(
+                    text,
+                    "  tx queue {queue} waiting {} stalls {} wake-ups without memory {} failed {}{last}",
+                    tx.waiting, tx.stalls, tx.no_memory, tx.failed
+                );
+            }
             if let Some(lost) = &row.lost {
                 let _ = writeln!(text, "  out of use: {lost}");
             }
