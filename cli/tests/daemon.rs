@@ -102,6 +102,36 @@ fn words_that_wharf_does_not_start_with() {
     }
 }
 
+/// Cores are counted by what the process may use, not from 0.
+#[test]
+fn cores_of_a_pinned_process() {
+    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    let pinned = |dir: &TempDir, cpu: &str| {
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", &last.to_string(), "setpriv", "--pdeathsig", "KILL", "--", WHARF]);
+        command.arg(format!("unix {{ nodaemon runtime-dir {} }} cpu {{ {cpu} }}", dir.path().display()));
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let dir = TempDir::new();
+    let _wharf = Background(pinned(&dir, "workers 1"));
+    let socket = dir.path().join("cli.sock");
+    let ctl = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharfctl"));
+        try_run(command.arg("-s").arg(&socket).arg("show threads --json"))
+    };
+    wait_until("wharf answers", PATIENCE, || ctl().is_ok());
+    let threads: serde_json::Value = serde_json::from_str(&ctl().unwrap()).unwrap();
+    let cores: Vec<_> = threads[0].as_array().unwrap().iter().filter_map(|t| t["core"].as_u64()).collect();
+    assert!(!cores.is_empty() && cores.iter().all(|core| *core == last as u64), "{threads}");
+
+    let other = last + 1;
+    for cpu in [format!("main-core {other}"), "workers 2".into()] {
+        let output = pinned(&TempDir::new(), &cpu).wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(&format!(" {last}")) && !output.status.success(), "{cpu}: {error}");
+    }
+}
+
 #[test]
 fn runs_a_script_at_start() {
     let dir = TempDir::new();

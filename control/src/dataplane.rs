@@ -120,8 +120,8 @@ impl std::fmt::Debug for Dataplane {
     }
 }
 
-/// The engine's configuration, out of startup.conf.
-pub fn engine_config(config: &StartupConfig) -> EngineConfig {
+/// The engine's configuration, out of startup.conf as read for these cores.
+pub fn engine_config(config: &StartupConfig, cores: &startup::Cores) -> EngineConfig {
     let buffers = config.buffers.buffers_per_numa.unwrap_or(8192);
     let pages = match config.buffers.page_size {
         None => PageSize::Auto,
@@ -133,9 +133,9 @@ pub fn engine_config(config: &StartupConfig) -> EngineConfig {
     let pinned = if !cpu.corelist_workers.is_empty() {
         cpu.corelist_workers.iter().map(|core| Some(usize::from(*core))).collect()
     } else {
-        let cores = (usize::from(cpu.skip_cores)..).filter(|core| Some(*core as u16) != cpu.main_core);
+        let cores = cpu.free_cores(cores).map(|core| Some(usize::from(core)));
         match cpu.workers {
-            Some(workers) if workers > 0 => cores.take(usize::from(workers)).map(Some).collect(),
+            Some(workers) if workers > 0 => cores.take(usize::from(workers)).collect(),
             // Without a word about cores there is one worker, and the kernel places it.
             _ => vec![None],
         }
