@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{
-    Background, Daemon, Netns, PATIENCE, PortStats, Testpmd, TestpmdPort, Veth, counter, dies_with_us, run,
-    settled, wait_until,
+    Background, Daemon, Netns, PATIENCE, PortStats, Testpmd, TestpmdPort, Veth, counter, dies_with_us, error,
+    run, settled, wait_until,
 };
 
 /// The `icmp_responder` of the memif crate, built as the tests were.
@@ -146,6 +146,77 @@ fn round(theirs: &'static str, queues: u16) {
         }
         settled(&daemon);
     }
+}
+
+/// wharf routes between two ports of testpmd, which sends each packet back to where it came from (mode `5tswap`) until
+/// wharf has counted its time to live down.
+fn routed(theirs: &'static str, queues: u16) {
+    let ours = if theirs == "client" { "master" } else { "slave" };
+    let daemon = Daemon::start(None, "cpu { workers 1 }");
+    let sockets = [daemon.file("1.sock"), daemon.file("2.sock")];
+    for (id, socket) in (1..).zip(&sockets) {
+        daemon.script(&format!(
+            "create memif socket id {id} filename {}
+             create interface memif id 0 socket-id {id} {ours} hw-addr 02:00:00:00:00:0{id} rx-queues {queues} \
+tx-queues {queues}
+             set interface ip address memif{id}/0 10.0.{id}.1/24
+             set interface state memif{id}/0 up
+             ip neighbor memif{id}/0 10.0.{id}.2 02:00:00:00:01:0{id}",
+            socket.display()
+        ));
+    }
+    let mut ports = sockets.each_ref().map(|socket| TestpmdPort::new(theirs, 0, socket));
+    ports[0].more = "bsize=2048,rsize=10,mac=02:00:00:00:01:01";
+    ports[1].more = "bsize=2048,rsize=10,mac=02:00:00:00:01:02";
+    let mut testpmd = Testpmd::start(
+        &ports,
+        queues,
+        &[
+            "--forward-mode=5tswap",
+            "--port-topology=loop",
+            "--tx-ip=10.0.1.2,10.0.2.2",
+            "--eth-peer=0,02:00:00:00:00:01",
+            "--eth-peer=1,02:00:00:00:00:02",
+        ],
+    );
+    for id in 1..=2 {
+        wait_until("memif is connected", PATIENCE, || connected(&daemon, &format!("memif{id}/0")));
+    }
+    testpmd.command("start");
+    for id in 1..=2 {
+        wait_until("there are buffers", PATIENCE, || has_buffers(&daemon, &format!("memif{id}/0")));
+    }
+    testpmd.command("stop");
+    // A burst from each queue of each port; packets of 64 hops.
+    let packets = 2 * u64::from(queues) * 32;
+    let (mut expired, mut forwarded) = (0, 0);
+    for size in [64, 65, 512, 1500, 1514] {
+        testpmd.command(&format!("set txpkts {size}"));
+        testpmd.command("start tx_first");
+        expired += packets;
+        let start = Instant::now();
+        while error(&daemon, "ip4-rewrite", "ip4 ttl <= 1") < expired {
+            assert!(start.elapsed() < PATIENCE, "size {size}: packets are lost: {}", state(&daemon));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        testpmd.command("stop");
+        forwarded += packets * 63;
+        assert!(testpmd.stats().iter().all(|port| port.rx_errors == 0), "size {size}");
+    }
+    let sent: u64 = (1..=2).map(|id| counter(&daemon, &format!("memif{id}/0"), "tx packets")).sum();
+    // The rest are ICMP errors, which are limited in rate.
+    assert!((forwarded..=forwarded + expired).contains(&sent), "{sent} of {forwarded}: {}", state(&daemon));
+    settled(&daemon);
+}
+
+#[test]
+fn testpmd_routed_as_client() {
+    routed("client", 1);
+}
+
+#[test]
+fn testpmd_routed_as_server_with_two_queues() {
+    routed("server", 2);
 }
 
 #[test]

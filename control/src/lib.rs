@@ -7,6 +7,7 @@ pub mod dataplane;
 pub mod interface;
 pub mod ip4;
 pub mod ping;
+pub mod refusal;
 pub mod rib;
 pub mod shell;
 pub mod startup;

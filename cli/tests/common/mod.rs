@@ -17,7 +17,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use balance::{counter, link, settled};
+pub(crate) use balance::{counter, error, link, settled};
 pub(crate) use daemon::Daemon;
 pub(crate) use netns::{Netns, Veth};
 pub(crate) use peers::{PortStats, Testpmd, TestpmdPort, iperf3, scapy};

@@ -1,6 +1,6 @@
 //! Commands about memif.
 
-use crate::cli::{Args, CliError, Command, Output, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Shown};
 use crate::dataplane::Dataplane;
 use memif::{Address, Mode, Role, Secret};
 use serde::Serialize;
@@ -37,23 +37,23 @@ fn socket_create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let filename = args.text("filename")?;
     let address =
         if filename.starts_with('/') || filename.starts_with('@') || filename.starts_with("abstract:") {
-            Address::parse(&filename)?
+            Address::parse(&filename).about("filename")?
         } else {
             // As VPP has it: a bare name is in the runtime directory.
-            Address::parse(&dp.runtime_dir.join(&filename).to_string_lossy())?
+            Address::parse(&dp.runtime_dir.join(&filename).to_string_lossy()).about("filename")?
         };
-    Ok(dp.memif.add_socket(args.u32("id")?, address)?)
+    dp.memif.add_socket(args.u32("id")?, address).about("id")
 }
 
 fn socket_delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    Ok(dp.memif.delete_socket(args.u32("id")?)?)
+    dp.memif.delete_socket(args.u32("id")?).about("id")
 }
 
 fn create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let role = if args.flag("master") { Role::Server } else { Role::Client };
     let mut config = MemifConfig::new(args.opt::<u32>("socket-id")?.unwrap_or(0), args.u32("id")?, role);
     if args.flag("ip") {
-        return Err(CliError::new("mode ip is not there yet: only ethernet"));
+        return Err(CliError::new("mode ip is not there yet: only ethernet").about("ip"));
     }
     config.mode = Mode::Ethernet;
     config.ring_size = args.opt::<u32>("ring-size")?.unwrap_or(config.ring_size);
@@ -61,8 +61,9 @@ fn create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     config.mac = args.opt::<[u8; 6]>("hw-addr")?;
     config.rx_queues = args.opt::<u16>("rx-queues")?.unwrap_or(config.rx_queues);
     config.tx_queues = args.opt::<u16>("tx-queues")?.unwrap_or(config.tx_queues);
-    config.secret = args.opt::<String>("secret")?.map(|s| Secret::new(s.as_bytes())).transpose()?;
-    dp.create_memif(config)?;
+    config.secret =
+        args.opt::<String>("secret")?.map(|s| Secret::new(s.as_bytes())).transpose().about("secret")?;
+    dp.create_memif(config).about("id")?;
     Ok(())
 }
 
@@ -73,9 +74,10 @@ fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     };
     let index = SwIfIndex(index);
     if dp.memif.info(index).is_none() {
-        return Err(CliError::new(format!("{} is not a memif interface", dp.interface_name(index))));
+        let error = CliError::new(format!("{} is not a memif interface", dp.interface_name(index)));
+        return Err(error.about("interface").about("sw_if_index"));
     }
-    Ok(dp.delete_interface(index)?)
+    dp.delete_interface(index).about("sw_if_index")
 }
 
 #[derive(Serialize)]

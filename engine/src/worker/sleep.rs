@@ -67,7 +67,7 @@ impl Worker {
         if self.holding != 0 {
             nanos = nanos.min(TICK.as_nanos() as u64);
         }
-        if self.pending_outputs != 0 {
+        if self.pending_outputs != 0 || self.keeps_handoffs() {
             nanos = nanos.min(PENDING_SLEEP_NANOS);
         }
         self.inputs.iter().filter_map(|i| i.device.due(now)).fold(nanos, u64::min)
