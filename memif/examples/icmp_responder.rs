@@ -79,7 +79,12 @@ enum Attempt {
 impl Endpoint {
     fn new(options: &Options, now: Instant) -> Result<Self, Error> {
         if options.server {
-            let mut listener = Listener::bind(ListenerConfig::new(options.socket.clone()), now)?;
+            let mut config = ListenerConfig::new(options.socket.clone());
+            if matches!(options.socket, Address::Abstract { .. }) && options.secret.is_none() {
+                // Such a socket has no permissions: only clients of our own user.
+                config.allowed_uids = vec![rustix::process::geteuid().as_raw()];
+            }
+            let mut listener = Listener::bind(config, now)?;
             let mut interface = InterfaceConfig::new(options.id, "icmp_responder");
             interface.secret = options.secret;
             interface.max_queues = options.queues;

@@ -52,7 +52,7 @@ fn unexpected<T>(message: &Message, expected: &'static str) -> Result<T, Handsha
 }
 
 /// Tells the peer why we end the handshake, unless it ended it.
-fn refuse(channel: &Channel, error: &HandshakeError) {
+pub(crate) fn refuse(channel: &Channel, error: &HandshakeError) {
     if !matches!(
         error,
         HandshakeError::Closed | HandshakeError::Disconnected { .. } | HandshakeError::SendBlocked

@@ -57,11 +57,13 @@ mod copy;
 mod error;
 mod handshake;
 mod index;
+mod kick;
 mod queue;
 mod region;
 mod ring;
 mod rx;
 mod server;
+mod sigbus;
 mod socket;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -80,5 +82,6 @@ pub use error::{
 pub use queue::{Counters, RingState};
 pub use rx::{Packet, RxQueue, RxSink};
 pub use server::{Listener, ServerEvent};
+pub use sigbus::survive_sigbus;
 pub use socket::{Address, PeerCredentials};
 pub use tx::{TxQueue, TxSource};

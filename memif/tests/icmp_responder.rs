@@ -15,6 +15,12 @@ const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 struct Responder(Child);
 
+/// A listener that takes clients of our own user.
+fn for_us(address: Address) -> ListenerConfig {
+    let me = rustix::process::geteuid().as_raw();
+    ListenerConfig { allowed_uids: vec![me], ..ListenerConfig::new(address) }
+}
+
 impl Responder {
     fn start(socket: &str, role: &str) -> Self {
         let args = ["--socket", socket, "--id", "5", "--ip", "192.0.2.9", "--mac", "02:00:00:00:00:09"];
@@ -136,8 +142,7 @@ fn as_client() {
     let socket = format!("@memif-responder-{}-c", std::process::id());
     // It starts before its server.
     let mut responder = Responder::start(&socket, "client");
-    let mut listener =
-        Listener::bind(ListenerConfig::new(Address::parse(&socket).unwrap()), Instant::now()).unwrap();
+    let mut listener = Listener::bind(for_us(Address::parse(&socket).unwrap()), Instant::now()).unwrap();
     listener.add(InterfaceConfig::new(5, "memif0/5")).unwrap();
     for _ in 0..3 {
         let mut link = accept(&mut listener);
