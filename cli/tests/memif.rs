@@ -2,36 +2,18 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{
-    Background, Daemon, Netns, PATIENCE, PortStats, Testpmd, TestpmdPort, Veth, counter, dies_with_us, run,
-    settled, wait_until,
+    Background, Daemon, Netns, PATIENCE, PortStats, Testpmd, TestpmdPort, Veth, connected, counter,
+    dies_with_us, memif_example, settled, wait_until,
 };
-
-/// The `icmp_responder` of the memif crate, built as the tests were.
-fn icmp_responder() -> PathBuf {
-    let profile = Path::new(env!("CARGO_BIN_EXE_wharf")).parent().unwrap();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", "memif", "--example", "icmp_responder"]);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).arg("--target-dir").arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    run(&mut cargo);
-    profile.join("examples/icmp_responder")
-}
-
-fn connected(daemon: &Daemon, interface: &str) -> bool {
-    daemon.json(&format!("show memif {interface}"))["interfaces"][0]["connected"] == true
-}
 
 /// A pod behind AF_XDP pings an application behind memif; wharf is the router between them, in either role.
 #[test]
 fn a_pod_pings_an_application() {
-    let responder = icmp_responder();
+    let responder = memif_example("icmp_responder");
     let (dp, pod) = (Netns::new("dp"), Netns::new("a"));
     let _veth = Veth::new(&dp, "veth-a", &pod, "10.0.1.2/24", 1);
     pod.ip("route add default via 10.0.1.1");
