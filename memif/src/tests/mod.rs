@@ -3,6 +3,7 @@
 mod data;
 mod handshake;
 mod hostile;
+mod port;
 mod rings;
 
 use std::sync::atomic::{AtomicU32, Ordering};
