@@ -380,19 +380,25 @@ impl Dataplane {
     // ---------------------------------------------------------------------------------------- routes
 
     fn make_adjacency(&self, key: AdjacencyKey) -> Adjacency {
-        let on = |interface: SwIfIndex, kind| {
+        let on = |interface: SwIfIndex| {
             let record = self.interfaces.get(&interface);
+            let kind = match record {
+                Some(record) if record.point_to_point => AdjacencyKind::PointToPoint,
+                _ => AdjacencyKind::Arp,
+            };
             Adjacency { kind, tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() }
         };
         match key {
             AdjacencyKey::Drop => Adjacency { kind: AdjacencyKind::Drop, ..Adjacency::default() },
             AdjacencyKey::Punt => Adjacency { kind: AdjacencyKind::Punt, ..Adjacency::default() },
             AdjacencyKey::Local => Adjacency { kind: AdjacencyKind::Local, ..Adjacency::default() },
-            AdjacencyKey::Glean(interface) => on(interface, AdjacencyKind::Arp),
+            AdjacencyKey::Glean(interface) => on(interface),
             AdjacencyKey::Neighbour(interface, address) => {
-                let mut adjacency = on(interface, AdjacencyKind::Arp);
+                let mut adjacency = on(interface);
                 adjacency.next_hop = address.to_bits();
-                self.complete(&mut adjacency, interface, address);
+                if adjacency.kind == AdjacencyKind::Arp {
+                    self.complete(&mut adjacency, interface, address);
+                }
                 adjacency
             }
         }
@@ -550,6 +556,11 @@ impl Dataplane {
     ) -> Result<(), OpError> {
         if mac.is_multicast() || mac.is_zero() {
             return OpError::parameter("mac", format!("{mac} is not the address of a neighbour"));
+        }
+        if self.interfaces.get(&interface).is_some_and(|i| i.point_to_point) {
+            let name = self.interface_name(interface);
+            let why = format!("{name} is in IP mode: it has one peer and no neighbours");
+            return OpError::parameter("interface", why);
         }
         let changed = match self.neighbours.set(interface, address, mac, fixed, now) {
             Ok(changed) => changed,

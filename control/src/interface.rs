@@ -77,6 +77,8 @@ pub struct Interface {
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// When its receive queues are looked at.
     pub rx_mode: RxMode,
+    /// Packets are bare IP packets to and from one peer: no Ethernet header, no ARP, no L2 mode.
+    pub point_to_point: bool,
 }
 
 impl Interface {
@@ -93,6 +95,7 @@ impl Interface {
             table: 0,
             addresses: Vec::new(),
             rx_mode: RxMode::Adaptive,
+            point_to_point: false,
         }
     }
 
@@ -113,7 +116,7 @@ impl Interface {
 
     /// Whether `address` can be a neighbour here.
     pub fn can_arp(&self, address: Ipv4Addr) -> bool {
-        self.arp().is_neighbour(address)
+        !self.point_to_point && self.arp().is_neighbour(address)
     }
 }
 
@@ -189,6 +192,7 @@ impl Dataplane {
                 L2Mode::L3 if record.kind == InterfaceKind::Pg => {
                     self.pg.get(&index).map_or("ethernet-input", |pg| pg.mode().input_node())
                 }
+                L2Mode::L3 if record.point_to_point => "ip4-input",
                 L2Mode::L3 => "ethernet-input",
                 L2Mode::Xconnect(_) => "l2-input",
             };
@@ -221,11 +225,13 @@ impl Dataplane {
     pub fn create_memif(&mut self, config: MemifConfig) -> Result<SwIfIndex, OpError> {
         self.check_name(&config.name)?;
         let index = self.free_index()?;
-        let (name, mac) = (config.name.clone(), config.mac.map(MacAddress));
+        let mut record = Interface::new(config.name.clone(), InterfaceKind::Memif);
+        record.point_to_point = config.mode == memif::Mode::Ip;
+        let mac = config.mac.map(MacAddress);
         if let Err(error) = self.memif.create(index, config, Instant::now()) {
             return OpError::parameter(memif_parameter(&error), error.to_string());
         }
-        self.add(index, Interface::new(name, InterfaceKind::Memif), mac);
+        self.add(index, record, mac);
         Ok(index)
     }
 
@@ -406,6 +412,13 @@ impl Dataplane {
         }
         if self.record(peer)?.kind == InterfaceKind::Local {
             return OpError::parameter("peer", "local0 cannot be cross-connected");
+        }
+        for (end, parameter) in [(index, "interface"), (peer, "peer")] {
+            if self.record(end)?.point_to_point {
+                let name = self.interface_name(end);
+                let why = format!("{name} is in IP mode: it has no frames to cross-connect");
+                return OpError::parameter(parameter, why);
+            }
         }
         self.check_no_addresses(index)?;
         self.record_mut(index)?.mode = L2Mode::Xconnect(peer);

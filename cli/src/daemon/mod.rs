@@ -3,6 +3,7 @@
 mod background;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CpuSet;
 use std::error::Error;
 use std::fs;
@@ -108,6 +109,15 @@ fn group(name: &str) -> Result<u32> {
     line.and_then(|l| l.get(2)?.parse().ok()).ok_or_else(|| format!("there is no group `{name}'").into())
 }
 
+/// As many descriptors as the system lets us have: each memif interface takes one, and one for each of its rings.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!("the limit of {:?} descriptors cannot be raised: {error}", limit.current);
+    }
+}
+
 fn serve(config: &StartupConfig, cores: &Cores) -> Result<()> {
     // Signals first: one that comes during the start must not leave anything behind.
     let (signals, mut notify) = UnixStream::pair()?;
@@ -126,6 +136,7 @@ fn serve(config: &StartupConfig, cores: &Cores) -> Result<()> {
         tracing::warn!("main cannot be pinned to core {core}");
     }
     wharf_drivers::af_xdp::raise_memlock_limit();
+    raise_descriptor_limit();
 
     let mut dataplane = Dataplane::start(&engine_config(config, cores), &dir, |_| {})?;
     if let Some(mode) = config.default_rx_mode {

@@ -21,7 +21,8 @@ impl Worker {
         if !work {
             self.sleep_armed();
         }
-        for input in &mut self.inputs[..armed] {
+        // A command may have taken some of them away meanwhile; then all that are left were armed.
+        for input in self.inputs.iter_mut().take(armed) {
             input.device.disarm();
         }
         self.last_turn = 0;

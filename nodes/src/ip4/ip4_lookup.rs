@@ -49,7 +49,7 @@ fn disposition(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex) -> Disposition<Ip4Lookup
 #[cold]
 fn unusual(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex, kind: Option<AdjacencyKind>) -> Disposition<Ip4Lookup> {
     match kind {
-        Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
+        Some(AdjacencyKind::Rewrite | AdjacencyKind::PointToPoint) => Disposition::Next(Next::Rewrite(index)),
         Some(AdjacencyKind::Arp) => Disposition::Next(Next::Arp(index)),
         Some(AdjacencyKind::Local) => Disposition::Next(Next::Local(())),
         Some(AdjacencyKind::Punt) => Disposition::Next(Next::Punt(())),
