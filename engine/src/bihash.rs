@@ -245,10 +245,11 @@ impl Bihash {
     }
 
     /// Comes by each entry of one part (`0..parts()`) of the table, with its key and value. An entry that another thread is writing at this
-    /// moment may be missed. `judge` is asked again before an entry is removed, with the value that it has then.
-    pub fn scan(&self, part: usize, mut judge: impl FnMut(u64, u64) -> Verdict) {
+    /// moment may be missed, and one whose value changed since `judge` saw it is not removed. Returns what was.
+    pub fn scan(&self, part: usize, mut judge: impl FnMut(u64, u64) -> Verdict) -> Vec<(u64, u64)> {
+        let mut removed = Vec::new();
         if self.used.get(part).is_none_or(|u| u.load(Ordering::Relaxed) == 0) {
-            return;
+            return removed;
         }
         for bucket in &self.buckets[part * GROUP..(part + 1) * GROUP] {
             for i in 0..WAYS {
@@ -263,10 +264,11 @@ impl Bihash {
                     && locked.bucket.keys[i].load(Ordering::Relaxed) == key
                     && locked.bucket.values[i].load(Ordering::Relaxed) == value
                 {
-                    locked.replace(i, EMPTY, 0);
+                    removed.push(locked.replace(i, EMPTY, 0));
                 }
             }
         }
+        removed
     }
 }
 
@@ -416,12 +418,13 @@ mod tests {
                     }
                     Op::Sweep(limit) => {
                         for part in 0..table.parts() {
-                            table.scan(part, |key, value| {
+                            let gone = table.scan(part, |key, value| {
                                 assert_eq!(map.get(&key), Some(&value));
                                 if value < limit { Verdict::Remove } else { Verdict::Keep }
                             });
+                            assert!(gone.iter().all(|(key, value)| *value < limit && map.remove(key) == Some(*value)));
                         }
-                        map.retain(|_, value| *value >= limit);
+                        assert!(map.values().all(|value| *value >= limit));
                     }
                 }
             }
