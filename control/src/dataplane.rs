@@ -5,6 +5,7 @@ use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
     AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
 };
+use crate::l2::{BridgeDomainConfig, Macs};
 use crate::startup::{self, StartupConfig};
 use rustix::event::epoll;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use wharf_nodes::arp::ArpTables;
 use wharf_nodes::event::{Event, Events};
 use wharf_nodes::interface::InterfaceTables;
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Tables};
+use wharf_nodes::l2::L2Tables;
 use wharf_nodes::wire::arp::ArpPacket;
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
@@ -86,6 +88,8 @@ pub struct Dataplane {
     pub(crate) engine: Engine,
     events: Events,
     pub(crate) interfaces: BTreeMap<SwIfIndex, Interface>,
+    pub(crate) bridges: BTreeMap<u32, BridgeDomainConfig>,
+    pub(crate) macs: Macs,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -98,7 +102,7 @@ pub struct Dataplane {
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
     pub(crate) runtime_dir: PathBuf,
-    tables: (Publisher<InterfaceTables>, Publisher<Ip4Tables>, Publisher<ArpTables>),
+    tables: (Publisher<InterfaceTables>, Publisher<Ip4Tables>, Publisher<ArpTables>, Publisher<L2Tables>),
     epoll: Arc<OwnedFd>,
     waker: Waker,
     next_housekeeping: Instant,
@@ -158,7 +162,7 @@ impl Dataplane {
         }
         more(&mut list);
         let mut engine = Engine::start(config, list)?;
-        let tables = (engine.tables(), engine.tables(), engine.tables());
+        let tables = (engine.tables(), engine.tables(), engine.tables(), engine.tables());
         let memif = MemifManager::new(runtime_dir, "wharf")?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| OpError::System("cannot make an epoll descriptor".into(), e.into()))?;
@@ -173,6 +177,8 @@ impl Dataplane {
             engine,
             events,
             interfaces: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            macs: Macs::default(),
             fibs,
             adjacencies: AdjacencyTable::new(workers),
             neighbours: Neighbours::default(),
@@ -248,6 +254,7 @@ impl Dataplane {
         for worker in self.engine.housekeeping() {
             tracing::warn!("worker {} has made no turn for 100 ms", worker.0);
         }
+        self.age_macs();
         for pg in self.pg.values_mut() {
             pg.poll();
         }
@@ -309,11 +316,9 @@ impl Dataplane {
     /// Makes interfaces, addresses and adjacencies visible to the workers, as one generation.
     pub(crate) fn publish(&mut self) {
         let count = self.interfaces.keys().last().map_or(0, |i| i.index() + 1);
-        let mut interfaces = InterfaceTables { list: vec![Default::default(); count] };
         let mut arp = ArpTables { interfaces: vec![Default::default(); count] };
         let mut ip4 = vec![Default::default(); count];
         for (index, record) in &self.interfaces {
-            interfaces.list[index.index()] = record.entry();
             arp.interfaces[index.index()] = record.arp();
             let fib = self.fibs.get(&record.table).map_or(0, |f| f.index);
             ip4[index.index()] = record.ip4(fib);
@@ -325,8 +330,10 @@ impl Dataplane {
             counters: Arc::clone(self.adjacencies.counters()),
             interfaces: ip4,
         };
+        let (interfaces, l2) = (self.interface_tables(), self.l2_tables());
         let mut transaction = self.engine.domain().begin();
         self.tables.0.publish_in(&mut transaction, interfaces);
+        self.tables.3.publish_in(&mut transaction, l2);
         self.tables.1.publish_in(&mut transaction, tables);
         self.tables.2.publish_in(&mut transaction, arp);
     }

@@ -3,9 +3,11 @@
 mod af_xdp;
 mod interface;
 mod ip;
+mod l2;
 mod memif;
 mod pg;
 mod runtime;
+mod sub_interface;
 mod system;
 mod trace;
 
@@ -18,13 +20,15 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 8] = [
+    let lists: [&[Command<Dataplane>]; 10] = [
         af_xdp::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
+        l2::COMMANDS,
         memif::COMMANDS,
         pg::COMMANDS,
         runtime::COMMANDS,
+        sub_interface::COMMANDS,
         system::COMMANDS,
         trace::COMMANDS,
     ];
