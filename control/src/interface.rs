@@ -42,6 +42,8 @@ pub enum InterfaceKind {
     AfXdp,
     /// A part of another one.
     Sub,
+    /// A VXLAN tunnel.
+    Vxlan,
 }
 
 impl InterfaceKind {
@@ -54,6 +56,7 @@ impl InterfaceKind {
             InterfaceKind::Pg => "pg",
             InterfaceKind::AfXdp => "af_xdp",
             InterfaceKind::Sub => "sub-interface",
+            InterfaceKind::Vxlan => "VXLAN",
         }
     }
 }
@@ -94,7 +97,10 @@ impl Interface {
             name,
             kind,
             admin_up: false,
-            link_up: matches!(kind, InterfaceKind::Loopback | InterfaceKind::Pg | InterfaceKind::Sub),
+            link_up: matches!(
+                kind,
+                InterfaceKind::Loopback | InterfaceKind::Pg | InterfaceKind::Sub | InterfaceKind::Vxlan
+            ),
             mac: MacAddress::ZERO,
             mtu: if kind == InterfaceKind::Local { 0 } else { 1500 },
             mode: L2Mode::L3,
@@ -201,6 +207,7 @@ impl Dataplane {
         });
         let output = match self.interfaces.get(&index).map(|record| record.kind) {
             Some(InterfaceKind::Sub) => self.engine.graph().find("sub-interface-output"),
+            Some(InterfaceKind::Vxlan) => self.engine.graph().find("vxlan4-encap"),
             _ => None,
         };
         if let Some(node) = output {
@@ -363,7 +370,8 @@ impl Dataplane {
         };
         self.record_mut(index)?.mtu = mtu;
         self.refresh_interface(index);
-        self.publish_adjacencies();
+        // Tunnels and sub-interfaces look at it too.
+        self.publish();
         Ok(())
     }
 
@@ -544,6 +552,7 @@ impl Dataplane {
             InterfaceKind::Memif => self.memif.delete(index)?,
             InterfaceKind::Pg => drop(self.pg.remove(&index)),
             InterfaceKind::AfXdp => self.xdp.delete(index)?,
+            InterfaceKind::Vxlan => self.forget_vxlan(index),
             InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::Sub => {}
         }
         let parent = self.interfaces.remove(&index).and_then(|record| record.sub).map(|sub| sub.parent);

@@ -12,3 +12,4 @@ pub mod rib;
 pub mod shell;
 pub mod startup;
 pub mod sub_interface;
+pub mod vxlan;

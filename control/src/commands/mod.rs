@@ -10,6 +10,7 @@ mod runtime;
 mod sub_interface;
 mod system;
 mod trace;
+mod vxlan;
 
 use crate::cli::{CliError, Command, Names, Registry, RegistryError};
 use crate::dataplane::Dataplane;
@@ -20,7 +21,7 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 10] = [
+    let lists: [&[Command<Dataplane>]; 11] = [
         af_xdp::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
@@ -31,6 +32,7 @@ pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
         sub_interface::COMMANDS,
         system::COMMANDS,
         trace::COMMANDS,
+        vxlan::COMMANDS,
     ];
     Registry::new(lists.into_iter().flatten().copied())
 }

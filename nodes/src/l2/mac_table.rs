@@ -43,7 +43,7 @@ impl Stamp {
 
     /// Minutes as units.
     pub fn minutes(minutes: u8) -> u16 {
-        (u64::from(minutes) * 60_000_000_000 >> 30) as u16
+        ((u64::from(minutes) * 60_000_000_000) >> 30) as u16
     }
 }
 
