@@ -37,7 +37,8 @@ impl Lab {
             mac: MAC.get(i).copied().unwrap_or_default(),
             ip4: true,
         };
-        let modes = [InputMode::L3, InputMode::L3, InputMode::L3, InputMode::L2, InputMode::L2, InputMode::L3];
+        let modes =
+            [InputMode::L3, InputMode::L3, InputMode::L3, InputMode::L2, InputMode::L2, InputMode::L3];
         let mut list: Vec<_> = modes.into_iter().enumerate().map(|(i, mode)| entry(i, mode)).collect();
         list.resize(TUNNEL as usize, InterfaceEntry::default());
         list.push(entry(TUNNEL as usize, InputMode::L2));
