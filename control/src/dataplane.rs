@@ -5,8 +5,10 @@ use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
     AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
 };
+use crate::l2::{BridgeDomainConfig, Macs};
 use crate::refusal::Refusal;
 use crate::startup::{self, StartupConfig};
+use crate::vxlan::Tunnels;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,7 +28,9 @@ use wharf_engine::{Engine, EngineConfig, EngineError, GraphBuilder, SwIfIndex, W
 use wharf_nodes::arp::ArpTables;
 use wharf_nodes::event::{Event, Events};
 use wharf_nodes::interface::InterfaceTables;
-use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Tables};
+use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Tables, UdpTables};
+use wharf_nodes::l2::L2Tables;
+use wharf_nodes::vxlan::VxlanTables;
 use wharf_nodes::wire::arp::ArpPacket;
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
@@ -90,11 +94,24 @@ pub struct EchoReply {
     pub received: u64,
 }
 
+/// What the workers read.
+struct Tables {
+    interfaces: Publisher<InterfaceTables>,
+    ip4: Publisher<Ip4Tables>,
+    arp: Publisher<ArpTables>,
+    l2: Publisher<L2Tables>,
+    vxlan: Publisher<VxlanTables>,
+    udp: Publisher<UdpTables>,
+}
+
 /// The control plane.
 pub struct Dataplane {
     pub(crate) engine: Engine,
     events: Events,
     pub(crate) interfaces: BTreeMap<SwIfIndex, Interface>,
+    pub(crate) bridges: BTreeMap<u32, BridgeDomainConfig>,
+    pub(crate) macs: Macs,
+    pub(crate) vxlan: Tunnels,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -107,7 +124,7 @@ pub struct Dataplane {
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
     pub(crate) runtime_dir: PathBuf,
-    tables: (Publisher<InterfaceTables>, Publisher<Ip4Tables>, Publisher<ArpTables>),
+    tables: Tables,
     epoll: Arc<OwnedFd>,
     waker: Waker,
     next_housekeeping: Instant,
@@ -167,7 +184,14 @@ impl Dataplane {
         }
         more(&mut list);
         let mut engine = Engine::start(config, list)?;
-        let tables = (engine.tables(), engine.tables(), engine.tables());
+        let tables = Tables {
+            interfaces: engine.tables(),
+            ip4: engine.tables(),
+            arp: engine.tables(),
+            l2: engine.tables(),
+            vxlan: engine.tables(),
+            udp: engine.tables(),
+        };
         let memif = MemifManager::new(runtime_dir, "wharf")?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| OpError::System("cannot make an epoll descriptor".into(), e.into()))?;
@@ -182,6 +206,9 @@ impl Dataplane {
             engine,
             events,
             interfaces: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            macs: Macs::default(),
+            vxlan: Tunnels::default(),
             fibs,
             adjacencies: AdjacencyTable::new(workers),
             neighbours: Neighbours::default(),
@@ -257,6 +284,7 @@ impl Dataplane {
         for worker in self.engine.housekeeping() {
             tracing::warn!("worker {} has made no turn for 100 ms", worker.0);
         }
+        self.age_macs();
         for pg in self.pg.values_mut() {
             pg.poll();
         }
@@ -335,11 +363,9 @@ impl Dataplane {
     /// Makes interfaces, addresses and adjacencies visible to the workers, as one generation.
     pub(crate) fn publish(&mut self) {
         let count = self.interfaces.keys().last().map_or(0, |i| i.index() + 1);
-        let mut interfaces = InterfaceTables { list: vec![Default::default(); count] };
         let mut arp = ArpTables { interfaces: vec![Default::default(); count] };
         let mut ip4 = vec![Default::default(); count];
         for (index, record) in &self.interfaces {
-            interfaces.list[index.index()] = record.entry();
             arp.interfaces[index.index()] = record.arp();
             let fib = self.fibs.get(&record.table).map_or(0, |f| f.index);
             ip4[index.index()] = record.ip4(fib);
@@ -351,10 +377,15 @@ impl Dataplane {
             counters: Arc::clone(self.adjacencies.counters()),
             interfaces: ip4,
         };
+        let (interfaces, l2) = (self.interface_tables(), self.l2_tables());
+        let (vxlan, udp) = (self.vxlan_tables(tables.fibs.clone()), self.udp_tables());
         let mut transaction = self.engine.domain().begin();
-        self.tables.0.publish_in(&mut transaction, interfaces);
-        self.tables.1.publish_in(&mut transaction, tables);
-        self.tables.2.publish_in(&mut transaction, arp);
+        self.tables.interfaces.publish_in(&mut transaction, interfaces);
+        self.tables.l2.publish_in(&mut transaction, l2);
+        self.tables.vxlan.publish_in(&mut transaction, vxlan);
+        self.tables.udp.publish_in(&mut transaction, udp);
+        self.tables.ip4.publish_in(&mut transaction, tables);
+        self.tables.arp.publish_in(&mut transaction, arp);
     }
 
     fn compiled_fibs(&self) -> Vec<Arc<wharf_engine::mtrie::Mtrie>> {
@@ -371,7 +402,7 @@ impl Dataplane {
         }
         self.adjacencies.take_dirty();
         let entries = self.adjacencies.entries().to_vec();
-        self.tables.1.update(|old| Ip4Tables { adjacencies: entries, ..old.clone() });
+        self.tables.ip4.update(|old| Ip4Tables { adjacencies: entries, ..old.clone() });
         if !self.engine.domain().synchronize(SEEN) {
             tracing::warn!("a worker is slow to take over new adjacencies");
         }
@@ -382,11 +413,19 @@ impl Dataplane {
     fn make_adjacency(&self, key: AdjacencyKey) -> Adjacency {
         let on = |interface: SwIfIndex| {
             let record = self.interfaces.get(&interface);
-            let kind = match record {
-                Some(record) if record.point_to_point => AdjacencyKind::PointToPoint,
-                _ => AdjacencyKind::Arp,
-            };
-            Adjacency { kind, tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() }
+            let mut adjacency =
+                Adjacency { tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() };
+            if self.is_point_to_point(interface) {
+                // Nobody needs to be asked, and the header in front is taken away again.
+                let header = EthernetHeader::new(MacAddress::ZERO, MacAddress::ZERO, EtherType::IP4);
+                adjacency.rewrite.copy_from_slice(header.as_bytes());
+                adjacency.kind = AdjacencyKind::Rewrite;
+            } else if record.is_some_and(|r| r.point_to_point) {
+                adjacency.kind = AdjacencyKind::PointToPoint;
+            } else {
+                adjacency.kind = AdjacencyKind::Arp;
+            }
+            adjacency
         };
         match key {
             AdjacencyKey::Drop => Adjacency { kind: AdjacencyKind::Drop, ..Adjacency::default() },
@@ -409,6 +448,7 @@ impl Dataplane {
         let known = self.neighbours.get(interface, address).filter(|n| n.state != NeighbourState::Incomplete);
         let own = self.interfaces.get(&interface).map_or(MacAddress::ZERO, |i| i.mac);
         match known {
+            _ if self.is_point_to_point(interface) => {}
             Some(neighbour) => {
                 let header = EthernetHeader::new(neighbour.mac, own, EtherType::IP4);
                 adjacency.rewrite.copy_from_slice(header.as_bytes());

@@ -2,6 +2,8 @@
 
 use crate::dataplane::{Dataplane, OpError};
 use crate::ip4::{RouteSource, Via};
+use crate::l2::{L2Mode, L2Settings};
+use crate::sub_interface::SubInterface;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use wharf_engine::device::{DeviceInput, DeviceOutput, RxMode};
 use wharf_engine::engine::{InputId, InterfaceSetup};
 use wharf_engine::{SwIfIndex, WorkerIndex};
 use wharf_nodes::arp::ArpInterface;
-use wharf_nodes::interface::{InterfaceEntry, L2Mode};
+use wharf_nodes::interface::InterfaceEntry;
 use wharf_nodes::ip4::Ip4Interface;
 use wharf_nodes::wire::ethernet::{EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
@@ -24,7 +26,7 @@ pub const MAX_MTU: u16 = (DATA_SIZE - EthernetHeader::LEN) as u16;
 /// Shortest MTU that IPv4 allows, RFC 791.
 pub const MIN_MTU: u16 = 68;
 /// Interfaces at most.
-const MAX_INTERFACES: u32 = 4096;
+pub(crate) const MAX_INTERFACES: u32 = 4096;
 
 /// What an interface is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,10 @@ pub enum InterfaceKind {
     Pg,
     /// A Linux interface by AF_XDP.
     AfXdp,
+    /// A part of another one.
+    Sub,
+    /// A VXLAN tunnel.
+    Vxlan,
 }
 
 impl InterfaceKind {
@@ -50,6 +56,8 @@ impl InterfaceKind {
             InterfaceKind::Memif => "memif",
             InterfaceKind::Pg => "pg",
             InterfaceKind::AfXdp => "af_xdp",
+            InterfaceKind::Sub => "sub-interface",
+            InterfaceKind::Vxlan => "VXLAN",
         }
     }
 }
@@ -71,6 +79,10 @@ pub struct Interface {
     pub mtu: u16,
     /// What happens to received frames.
     pub mode: L2Mode,
+    /// What it does in L2 mode.
+    pub l2: L2Settings,
+    /// Of which other one it is a part, if it is.
+    pub sub: Option<SubInterface>,
     /// Its IPv4 table.
     pub table: u32,
     /// Its IPv4 addresses.
@@ -88,10 +100,15 @@ impl Interface {
             name,
             kind,
             admin_up: false,
-            link_up: matches!(kind, InterfaceKind::Loopback | InterfaceKind::Pg),
+            link_up: matches!(
+                kind,
+                InterfaceKind::Loopback | InterfaceKind::Pg | InterfaceKind::Sub | InterfaceKind::Vxlan
+            ),
             mac: MacAddress::ZERO,
             mtu: if kind == InterfaceKind::Local { 0 } else { 1500 },
             mode: L2Mode::L3,
+            l2: L2Settings::default(),
+            sub: None,
             table: 0,
             addresses: Vec::new(),
             rx_mode: RxMode::Adaptive,
@@ -101,7 +118,12 @@ impl Interface {
 
     /// As the nodes see it.
     pub(crate) fn entry(&self) -> InterfaceEntry {
-        InterfaceEntry { up: self.admin_up, mode: self.mode, mac: self.mac, ip4: !self.addresses.is_empty() }
+        InterfaceEntry {
+            up: self.admin_up,
+            mode: self.input_mode(),
+            mac: self.mac,
+            ip4: !self.addresses.is_empty(),
+        }
     }
 
     pub(crate) fn arp(&self) -> ArpInterface {
@@ -141,7 +163,7 @@ impl Dataplane {
     }
 
     /// As [`Dataplane::record`], to change; `local0` is not for changing.
-    fn record_mut(&mut self, index: SwIfIndex) -> Result<&mut Interface, OpError> {
+    pub(crate) fn record_mut(&mut self, index: SwIfIndex) -> Result<&mut Interface, OpError> {
         match self.interfaces.get_mut(&index) {
             Some(record) if record.kind == InterfaceKind::Local => {
                 OpError::parameter("interface", "local0 cannot be changed")
@@ -153,14 +175,14 @@ impl Dataplane {
         }
     }
 
-    fn free_index(&self) -> Result<SwIfIndex, OpError> {
+    pub(crate) fn free_index(&self) -> Result<SwIfIndex, OpError> {
         match (1..MAX_INTERFACES).map(SwIfIndex).find(|i| !self.interfaces.contains_key(i)) {
             Some(index) => Ok(index),
             None => OpError::refused(format!("there are {MAX_INTERFACES} interfaces already")),
         }
     }
 
-    fn check_no_addresses(&self, index: SwIfIndex) -> Result<(), OpError> {
+    pub(crate) fn check_no_addresses(&self, index: SwIfIndex) -> Result<(), OpError> {
         let record = self.record(index)?;
         match record.addresses.is_empty() {
             true => Ok(()),
@@ -171,14 +193,14 @@ impl Dataplane {
         }
     }
 
-    fn check_name(&self, name: &str) -> Result<(), OpError> {
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), OpError> {
         match self.find_interface(name) {
             Some(_) => OpError::parameter("name", format!("there is an interface `{name}' already")),
             None => Ok(()),
         }
     }
 
-    fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
+    pub(crate) fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
         record.mac = mac.unwrap_or_else(|| random_mac(index));
         record.rx_mode = self.default_rx_mode;
         self.interfaces.insert(index, record);
@@ -193,8 +215,8 @@ impl Dataplane {
                     self.pg.get(&index).map_or("ethernet-input", |pg| pg.mode().input_node())
                 }
                 L2Mode::L3 if record.point_to_point => "ip4-input",
-                L2Mode::L3 => "ethernet-input",
-                L2Mode::Xconnect(_) => "l2-input",
+                _ if record.mode.is_l2() && self.children(index).next().is_none() => "l2-input",
+                _ => "ethernet-input",
             };
             InterfaceSetup {
                 name: Arc::from(record.name.as_str()),
@@ -203,6 +225,14 @@ impl Dataplane {
                 loopback: record.kind == InterfaceKind::Loopback,
             }
         });
+        let output = match self.interfaces.get(&index).map(|record| record.kind) {
+            Some(InterfaceKind::Sub) => self.engine.graph().find("sub-interface-output"),
+            Some(InterfaceKind::Vxlan) => self.engine.graph().find("vxlan4-encap"),
+            _ => None,
+        };
+        if let Some(node) = output {
+            self.engine.set_output_node(index, node);
+        }
         self.engine.set_interface(index, setup);
         self.publish();
     }
@@ -389,7 +419,8 @@ impl Dataplane {
         };
         self.record_mut(index)?.mtu = mtu;
         self.refresh_interface(index);
-        self.publish_adjacencies();
+        // Tunnels and sub-interfaces look at it too.
+        self.publish();
         Ok(())
     }
 
@@ -398,38 +429,21 @@ impl Dataplane {
         if mac.is_multicast() || mac.is_zero() {
             return OpError::parameter("mac", format!("{mac} is not a unicast address"));
         }
-        self.record_mut(index)?.mac = mac;
+        let record = self.record_mut(index)?;
+        if record.sub.is_some() {
+            return OpError::refused("a sub-interface has the address of the interface that it is part of");
+        }
+        let (mode, old) = (record.mode, std::mem::replace(&mut record.mac, mac));
+        if mode.is_bvi() {
+            self.move_bvi(index, mode, old, mac)?;
+        }
+        for child in self.children(index).collect::<Vec<_>>() {
+            self.record_mut(child)?.mac = mac;
+            self.refresh_interface(child);
+        }
         self.refresh_interface(index);
         self.publish();
         self.announce(index);
-        Ok(())
-    }
-
-    /// Sends what one interface receives out of another, unchanged.
-    pub fn set_xconnect(&mut self, index: SwIfIndex, peer: SwIfIndex) -> Result<(), OpError> {
-        if index == peer {
-            return OpError::parameter("peer", "an interface cannot be cross-connected to itself");
-        }
-        if self.record(peer)?.kind == InterfaceKind::Local {
-            return OpError::parameter("peer", "local0 cannot be cross-connected");
-        }
-        for (end, parameter) in [(index, "interface"), (peer, "peer")] {
-            if self.record(end)?.point_to_point {
-                let name = self.interface_name(end);
-                let why = format!("{name} is in IP mode: it has no frames to cross-connect");
-                return OpError::parameter(parameter, why);
-            }
-        }
-        self.check_no_addresses(index)?;
-        self.record_mut(index)?.mode = L2Mode::Xconnect(peer);
-        self.apply(index);
-        Ok(())
-    }
-
-    /// Gives an interface back to the L3 protocols.
-    pub fn set_l3(&mut self, index: SwIfIndex) -> Result<(), OpError> {
-        self.record_mut(index)?.mode = L2Mode::L3;
-        self.apply(index);
         Ok(())
     }
 
@@ -455,7 +469,13 @@ impl Dataplane {
             return OpError::parameter("prefix", why);
         }
         let record = self.record_mut(index)?;
-        if record.mode != L2Mode::L3 {
+        if record.sub.is_some() && record.own_tags().is_none() {
+            let name = record.name.clone();
+            return OpError::refused(format!(
+                "{name} does not match its tags exactly, so it cannot have IP addresses"
+            ));
+        }
+        if record.mode.is_l2() && !record.mode.is_bvi() {
             let name = record.name.clone();
             let why = format!("{name} is in L2 mode; `set interface l3 {name}' first");
             return OpError::parameter("interface", why);
@@ -580,6 +600,11 @@ impl Dataplane {
 
     /// Deletes an interface and everything that depends on it.
     pub fn delete_interface(&mut self, index: SwIfIndex) -> Result<(), OpError> {
+        self.record_mut(index)?;
+        for child in self.children(index).collect::<Vec<_>>() {
+            self.delete_interface(child)?;
+        }
+        self.set_l3(index)?;
         let record = self.record_mut(index)?;
         record.admin_up = false;
         let (kind, addresses) = (record.kind, record.addresses.clone());
@@ -607,10 +632,14 @@ impl Dataplane {
             InterfaceKind::Memif => self.memif.delete(index)?,
             InterfaceKind::Pg => drop(self.pg.remove(&index)),
             InterfaceKind::AfXdp => self.xdp.delete(index)?,
-            InterfaceKind::Local | InterfaceKind::Loopback => {}
+            InterfaceKind::Vxlan => self.forget_vxlan(index),
+            InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::Sub => {}
         }
-        self.interfaces.remove(&index);
+        let parent = self.interfaces.remove(&index).and_then(|record| record.sub).map(|sub| sub.parent);
         self.apply(index);
+        if let Some(parent) = parent {
+            self.apply(parent);
+        }
         Ok(())
     }
 }

@@ -152,6 +152,10 @@ pub struct InterfaceCounters {
     pub rx: Combined,
     /// `tx`: handed to the device.
     pub tx: Combined,
+    /// `rx` of an interface without a device (a sub-interface, a tunnel, a BVI): counted by the node that finds it.
+    pub virtual_rx: Combined,
+    /// `tx` of an interface without a device.
+    pub virtual_tx: Combined,
     /// `drops`: packets received here that the graph dropped.
     pub drops: Combined,
     /// `punt`: packets received here that went to the host.
@@ -175,6 +179,8 @@ impl InterfaceCounters {
         InterfaceCounters {
             rx: new(),
             tx: new(),
+            virtual_rx: new(),
+            virtual_tx: new(),
             drops: new(),
             punt: new(),
             ip4: new(),
@@ -186,11 +192,13 @@ impl InterfaceCounters {
         }
     }
 
-    /// All of them, with the names of `show interface` and the stats segment.
-    pub fn all(&self) -> [(&'static str, &Combined); 9] {
+    /// All of them, with the names of `show interface` and the stats segment. Some names have two: an interface counts in one of them.
+    pub fn all(&self) -> [(&'static str, &Combined); 11] {
         [
             ("rx", &self.rx),
             ("tx", &self.tx),
+            ("rx", &self.virtual_rx),
+            ("tx", &self.virtual_tx),
             ("drops", &self.drops),
             ("punt", &self.punt),
             ("ip4", &self.ip4),

@@ -344,6 +344,8 @@ pub enum TxPath {
     Worker(u16),
     /// What is sent comes back as received: a loopback.
     Loop,
+    /// A node takes the place of a device: a sub-interface, a tunnel. It is handed the interface as metadata.
+    Node(NodeIndex),
 }
 
 /// What the engine knows of an interface.

@@ -6,6 +6,7 @@ use crate::frame::{FRAME_SIZE, Frame, Packet, PacketRef, flags};
 use crate::node::{Cx, Disposition, ErrorCounters, Held, HeldPacket, NextNodes, Node, WorkerState};
 use crate::rcu::Cell;
 use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
+use crate::worker::Copying;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -66,6 +67,8 @@ pub(crate) struct Env<'a> {
     pub(crate) codes: &'a mut Codes,
     /// Keys of the packets that were answered with `Hold`, in their order.
     pub(crate) hold_keys: &'a mut Vec<u32>,
+    /// Makes copies of packets for a node that replicates.
+    pub(crate) copier: &'a dyn Copying,
 }
 
 /// A node without its types.
@@ -123,7 +126,7 @@ impl<N: Node> Runner<N> {
     #[inline(always)]
     fn cx<'a>(tables: *const N::Tables, errors: &'a [AtomicU64], held: usize, env: &Env<'a>) -> Cx<'a, N> {
         // SAFETY: a worker settles before it dispatches, and the generation that it settled on outlives the turn.
-        Cx { tables: unsafe { &*tables }, state: env.state, errors, held }
+        Cx { tables: unsafe { &*tables }, state: env.state, errors, held, copier: env.copier }
     }
 }
 

@@ -341,6 +341,18 @@ impl PacketRef<'_> {
         self.packet.rx
     }
 
+    /// Says that it was received by another interface, which lies in the one of before: a sub-interface, a tunnel, a BVI.
+    #[inline(always)]
+    pub fn set_rx(&mut self, interface: SwIfIndex) {
+        self.packet.rx = interface;
+    }
+
+    /// The metadata that [`crate::Node::process`] will be given: for [`crate::Node::prefetch`], which runs before.
+    #[inline(always)]
+    pub fn meta<M: Meta>(&self) -> M {
+        self.packet.take_meta()
+    }
+
     /// See [`flags`].
     #[inline(always)]
     pub fn flags(&self) -> u16 {

@@ -4,6 +4,7 @@ use crate::arc::ArcTables;
 use crate::counter::InterfaceCounters;
 use crate::frame::{META_SIZE, Meta, Packet, PacketRef};
 use crate::trace::TraceView;
+use crate::worker::Copying;
 use crate::{NodeIndex, SwIfIndex, WorkerIndex};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -214,6 +215,7 @@ pub struct Cx<'a, N: Node> {
     pub(crate) state: &'a WorkerState,
     pub(crate) errors: &'a [AtomicU64],
     pub(crate) held: usize,
+    pub(crate) copier: &'a dyn Copying,
 }
 
 impl<'a, N: Node> Cx<'a, N> {

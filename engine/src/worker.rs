@@ -4,11 +4,15 @@
 //! until nothing is pending, flush the transmit queues. A worker with nothing to do arms its queues and sleeps.
 
 mod commands;
+mod copies;
 mod handoff;
 mod shared;
 mod sleep;
 mod terminals;
 
+use copies::Copier;
+pub(crate) use copies::Copying;
+pub use copies::MAX_COPIES;
 pub(crate) use shared::{Command, Handoff, InputSlot, OutputSlot};
 pub use shared::{DeviceNode, WorkerShared};
 
@@ -90,6 +94,8 @@ pub struct Worker {
     codes: Box<Codes>,
     hold_keys: Vec<u32>,
     released: Vec<(u16, Packet)>,
+    /// Copies that a node made, until they are enqueued.
+    copies: Vec<(u16, Packet)>,
     drops: Tally,
     punts: Tally,
     epoll: OwnedFd,
@@ -162,6 +168,7 @@ impl Worker {
             codes: Box::new([0; FRAME_SIZE]),
             hold_keys: Vec::new(),
             released: Vec::new(),
+            copies: Vec::new(),
             drops: Tally::default(),
             punts: Tally::default(),
             epoll,
@@ -381,15 +388,21 @@ impl Worker {
 
     #[inline(always)]
     fn run_node(&mut self, node: NodeIndex, mut frame: Box<Frame>) {
+        let base = self.cache.pool().base();
+        let copier = Copier::new(&mut self.cache, &mut self.copies);
         let mut env = Env {
-            base: self.cache.pool().base(),
+            base,
             state: &self.state,
             level: self.level,
             trace: &self.trace,
             codes: &mut self.codes,
             hold_keys: &mut self.hold_keys,
+            copier: &copier,
         };
         let same = self.runners[node.index() - TERMINALS].run(&mut env, &mut frame);
+        if !self.copies.is_empty() {
+            self.enqueue_copies(node);
+        }
         let code = self.codes[0];
         if same && code != code::HOLD {
             let target = self.target(node, code);
@@ -449,13 +462,16 @@ impl Worker {
         self.next_tick = self.state.now + TICK.as_nanos() as u64;
         let mut holding = 0;
         for i in 0..self.runners.len() {
+            let base = self.cache.pool().base();
+            let copier = Copier::new(&mut self.cache, &mut self.copies);
             let mut env = Env {
-                base: self.cache.pool().base(),
+                base,
                 state: &self.state,
                 level: self.level,
                 trace: &self.trace,
                 codes: &mut self.codes,
                 hold_keys: &mut self.hold_keys,
+                copier: &copier,
             };
             let mut released = std::mem::take(&mut self.released);
             self.runners[i].tick(&mut env, &mut released);
@@ -466,6 +482,9 @@ impl Worker {
                 self.enqueue_packet(target, packet);
             }
             self.released = released;
+            if !self.copies.is_empty() {
+                self.enqueue_copies(node);
+            }
         }
         self.holding = holding;
         self.shared().held.store(holding as u64, Ordering::Relaxed);

@@ -6,8 +6,9 @@ use common::{HOST, MAC, NEIGHBOUR, Router, check, udp, with_header, with_options
 use std::sync::Arc;
 use wharf_engine::SwIfIndex;
 use wharf_engine::mtrie::MtrieWriter;
-use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
 use wharf_nodes::ip4::AdjacencyKind;
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 
 /// What must come out of interface 2 for a frame that was routed there.
 fn routed(frame: &[u8]) -> Vec<u8> {
@@ -263,9 +264,12 @@ fn ways_out_that_are_shut() {
     r.drops(&udp([20, 0, 0, 1], 64, 9), "ip4-input", "ip4 not enabled on this interface");
     // A cross-connect to an interface that does not exist, or exists no more.
     let entry = |mode| InterfaceEntry { up: true, mode, ..InterfaceEntry::default() };
+    let list = vec![InterfaceEntry::default(), entry(InputMode::L2)];
+    r.h.engine.tables::<InterfaceTables>().publish(InterfaceTables { list, ..InterfaceTables::default() });
     for peer in [0, 4, 1000, u32::MAX] {
-        let list = vec![InterfaceEntry::default(), entry(L2Mode::Xconnect(SwIfIndex(peer)))];
-        r.h.engine.tables::<InterfaceTables>().publish(InterfaceTables { list });
+        let port = L2Port { mode: PortMode::Xconnect, peer: SwIfIndex(peer), ..L2Port::default() };
+        let ports = vec![L2Port::default(), port];
+        r.h.engine.tables::<L2Tables>().publish(L2Tables { ports, ..L2Tables::default() });
         r.drops(&udp([20, 0, 0, 1], 64, 9), "interface-output", "interface is down");
     }
     r.h.engine.tables::<InterfaceTables>().publish(InterfaceTables::default());

@@ -133,7 +133,10 @@ fn table_del(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 fn neighbour(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let (interface, address) = (SwIfIndex(args.interface("interface")?), args.ip4("ip4")?);
     let mac = MacAddress(args.mac("mac")?);
-    if !dp.record(interface)?.can_arp(address) {
+    // Behind a tunnel, or on a link of host addresses, neighbours are in no subnet: then the operator says that it is meant.
+    let record = dp.record(interface)?;
+    let own = record.addresses.iter().any(|(own, _)| *own == address);
+    if !record.can_arp(address) && (own || !args.flag("static")) {
         let name = dp.interface_name(interface);
         let error = CliError::new(format!("{address} is not a neighbour's address on {name}"));
         return Err(error.about("ip4"));

@@ -121,6 +121,7 @@ impl Worker {
             }
             TxPath::Worker(other) => self.hand_off(usize::from(other), frame, from, to),
             TxPath::Loop => self.loop_back(tx, frame, from, to),
+            TxPath::Node(node) => self.send_virtual(tx, node, frame, from, to),
             TxPath::Here | TxPath::None => self.discard(tx, frame, from, to, ERROR_NO_QUEUE),
         }
     }
@@ -179,6 +180,21 @@ impl Worker {
         self.count_output_error(error, (to - from) as u64);
         self.state.counters.tx_error.add(self.state.worker, tx.0, (to - from) as u64, 0);
         self.free_run(frame, from, to);
+    }
+
+    /// Hands what an interface without a device sends to the node that is there instead.
+    pub(super) fn send_virtual(
+        &mut self,
+        tx: SwIfIndex,
+        node: NodeIndex,
+        frame: &Frame,
+        from: usize,
+        to: usize,
+    ) {
+        let bytes = frame.packets()[from..to].iter().map(|p| u64::from(p.len)).sum();
+        self.state.counters.virtual_tx.add(self.state.worker, tx.0, (to - from) as u64, bytes);
+        // SAFETY: the range is inside the frame, which the caller clears.
+        unsafe { self.enqueue_run(node, frame, from, to) };
     }
 
     /// What a loopback sends, it receives.
