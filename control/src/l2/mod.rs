@@ -305,6 +305,13 @@ impl Dataplane {
             }
             tables.ports[index.index()] = port;
         }
+        // Known at last is which ends send with other tags.
+        let rewrites: Vec<bool> = tables.ports.iter().map(|port| !port.output.is_none()).collect();
+        for port in &mut tables.ports {
+            if port.mode == PortMode::Xconnect && rewrites.get(port.peer.index()) == Some(&true) {
+                port.mode = PortMode::XconnectRewrite;
+            }
+        }
         tables
     }
 }
