@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use wharf_drivers::af_xdp::XdpManager;
 use wharf_drivers::memif::MemifManager;
 use wharf_drivers::pg::PgInterface;
-use wharf_engine::buffer::PoolConfig;
+use wharf_engine::buffer::{DATA_SIZE, PoolConfig};
 use wharf_engine::device::RxMode;
 use wharf_engine::mapping::PageSize;
 use wharf_engine::rcu::Publisher;
@@ -158,7 +158,12 @@ pub fn engine_config(config: &StartupConfig, cores: &startup::Cores) -> EngineCo
         }
     };
     EngineConfig {
-        pool: PoolConfig { buffers, limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)), pages },
+        pool: PoolConfig {
+            buffers,
+            limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)),
+            pages,
+            data_size: config.buffers.data_size.map_or(DATA_SIZE, |size| size as usize),
+        },
         workers: pinned,
         thread_prefix: config.cpu.thread_prefix.clone().unwrap_or_else(|| "wharf".into()),
         level: None,

@@ -11,7 +11,6 @@ use std::time::Instant;
 use wharf_drivers::af_xdp::{XdpConfig, XdpError, XdpEvent};
 use wharf_drivers::memif::{MemifConfig, MemifError, MemifEvent};
 use wharf_drivers::pg::{PgInterface, PgMode};
-use wharf_engine::buffer::DATA_SIZE;
 use wharf_engine::device::{DeviceInput, DeviceOutput, RxMode};
 use wharf_engine::engine::{InputId, InterfaceSetup};
 use wharf_engine::{SwIfIndex, WorkerIndex};
@@ -21,8 +20,6 @@ use wharf_nodes::ip4::Ip4Interface;
 use wharf_nodes::wire::ethernet::{EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
 
-/// Longest IP packet that fits a buffer with its Ethernet header.
-pub const MAX_MTU: u16 = (DATA_SIZE - EthernetHeader::LEN) as u16;
 /// Shortest MTU that IPv4 allows, RFC 791.
 pub const MIN_MTU: u16 = 68;
 /// Interfaces at most.
@@ -288,7 +285,7 @@ impl Dataplane {
         let mac = Some(if host_mac { MacAddress(created.link.mac) } else { own });
         let mut record = Interface::new(name, InterfaceKind::AfXdp);
         record.link_up = created.link.admin_up && created.link.carrier;
-        record.mtu = (created.link.mtu as u16).clamp(MIN_MTU, MAX_MTU);
+        record.mtu = (created.link.mtu.min(self.max_mtu().into()) as u16).max(MIN_MTU);
         self.add(index, record, mac);
         let started = match self.xdp.fd(index) {
             Some(fd) => self.watch(fd),
@@ -408,12 +405,18 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Longest IP packet that fits a buffer with its Ethernet header.
+    pub fn max_mtu(&self) -> u16 {
+        (self.engine.pool().memory().data_size() - EthernetHeader::LEN) as u16
+    }
+
     /// Sets the longest IP packet that an interface sends.
     pub fn set_mtu(&mut self, index: SwIfIndex, mtu: u32) -> Result<(), OpError> {
+        let max = self.max_mtu();
         let mtu = match u16::try_from(mtu) {
-            Ok(mtu) if (MIN_MTU..=MAX_MTU).contains(&mtu) => mtu,
+            Ok(mtu) if (MIN_MTU..=max).contains(&mtu) => mtu,
             _ => {
-                let why = format!("the MTU must be from {MIN_MTU} to {MAX_MTU}, got {mtu}");
+                let why = format!("the MTU must be from {MIN_MTU} to {max}, got {mtu}");
                 return OpError::parameter("mtu", why);
             }
         };
@@ -701,7 +704,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_started_leaves_nothing_behind() {
-        let pool = PoolConfig { buffers: 256, limit: 256, pages: PageSize::Small };
+        let pool = PoolConfig::fixed(256);
         let config = EngineConfig { pool, ..Default::default() };
         let mut dataplane = Dataplane::start(&config, &std::env::temp_dir(), |_| {}).unwrap();
         dataplane.create_pg("pg0", PgMode::Ethernet).unwrap();

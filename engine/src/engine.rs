@@ -588,7 +588,7 @@ impl Engine {
         let room = self.pool.bytes_mut(&mut buffer, start);
         let len = bytes.len().min(room.len());
         room[..len].copy_from_slice(&bytes[..len]);
-        let mut packet = Packet::new(buffer, start, len as u16, rx);
+        let mut packet = Packet::new(self.pool.memory(), buffer, start, len as u16, rx);
         packet.flags = flags::LOCALLY_ORIGINATED;
         packet.meta = NextIndex::new(node, meta).meta;
         let mut frame = Frame::boxed();

@@ -388,10 +388,10 @@ impl Worker {
 
     #[inline(always)]
     fn run_node(&mut self, node: NodeIndex, mut frame: Box<Frame>) {
-        let base = self.cache.pool().base();
+        let memory = self.cache.pool().memory();
         let copier = Copier::new(&mut self.cache, &mut self.copies);
         let mut env = Env {
-            base,
+            memory,
             state: &self.state,
             level: self.level,
             trace: &self.trace,
@@ -462,10 +462,10 @@ impl Worker {
         self.next_tick = self.state.now + TICK.as_nanos() as u64;
         let mut holding = 0;
         for i in 0..self.runners.len() {
-            let base = self.cache.pool().base();
+            let memory = self.cache.pool().memory();
             let copier = Copier::new(&mut self.cache, &mut self.copies);
             let mut env = Env {
-                base,
+                memory,
                 state: &self.state,
                 level: self.level,
                 trace: &self.trace,
@@ -546,9 +546,9 @@ impl Worker {
             target
         };
         if self.trace.wanted(slot.kind) != 0 {
-            let base = self.cache.pool().base();
+            let memory = self.cache.pool().memory();
             frame.traced =
-                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), base, &self.state, target);
+                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), memory, &self.state, target);
         }
         self.enqueue_frame(target, frame);
     }

@@ -240,6 +240,7 @@ prop_compose! {
     ) -> StartupConfig {
         let [buffers_per_numa, limit, data_size] = counts;
         let [socksvr, statseg] = sockets;
+        let data_size = data_size.map(|size: u32| size.clamp(256, 65_024));
         let buffers = BuffersConfig { buffers_per_numa, limit, page_size, data_size };
         StartupConfig { unix, cpu, buffers, default_rx_mode, socksvr, statseg, api_trace }
     }

@@ -80,7 +80,7 @@ impl Rig {
     fn new(workers: usize, mode: RxMode) -> Rig {
         let mut list = GraphBuilder::new();
         list.node(|_| Echo).input("memif-input");
-        let pool = PoolConfig { buffers: 2048, limit: 2048, pages: PageSize::Small };
+        let pool = PoolConfig::fixed(2048);
         let config = EngineConfig { workers: vec![None; workers], pool, ..Default::default() };
         let mut engine = Engine::start(&config, list).unwrap();
         let input = engine.graph().find("echo");

@@ -38,7 +38,7 @@ impl Node for Forward {
 }
 
 fn config() -> EngineConfig {
-    let pool = PoolConfig { buffers: 1700, limit: 1700, pages: PageSize::Small };
+    let pool = PoolConfig::fixed(1700);
     EngineConfig { pool, ..Default::default() }
 }
 

@@ -83,10 +83,10 @@ impl Worker {
         packet: &Packet,
         outcome: Outcome,
     ) {
-        let base = self.cache.pool().base();
-        let snapshot = Snapshot::of(packet, base);
+        let memory = self.cache.pool().memory();
+        let snapshot = Snapshot::of(packet, memory);
         self.trace.push(Record {
-            number: number(packet, base),
+            number: number(packet, memory),
             time: self.state.now,
             node,
             device,
