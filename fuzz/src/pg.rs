@@ -10,7 +10,8 @@ use wharf_engine::buffer::DATA_SIZE;
 pub fn run(data: &[u8]) {
     match std::str::from_utf8(data) {
         Ok(text) => script(text),
-        Err(_) => [PgMode::Ethernet, PgMode::Ip4, PgMode::Ip6].into_iter().for_each(|mode| pcap(data, mode)),
+        // One of them: the reader's buffer is what an input costs.
+        Err(_) => pcap(data, [PgMode::Ethernet, PgMode::Ip4, PgMode::Ip6][data.len() % 3]),
     }
 }
 
