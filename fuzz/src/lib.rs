@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod graph;
 pub mod memif_messages;
+pub mod pg;
 pub mod startup_conf;
 
 /// What a target does with an input.
@@ -18,4 +19,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cli", cli::run),
     ("memif_messages", memif_messages::run),
     ("graph", graph::run),
+    ("pg", pg::run),
 ];

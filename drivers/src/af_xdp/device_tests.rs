@@ -12,7 +12,6 @@ use wharf_engine::buffer::{Owner, PoolConfig};
 const STRIDE: usize = 2368;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::worker::Worker;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use wharf_engine::buffer::PoolConfig;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,
     SwIfIndex, WorkerIndex, flags, next_nodes,

@@ -4,7 +4,7 @@
 use super::interface::PgMode;
 use pcap_file::pcap::PcapReader;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use wharf_engine::buffer::DATA_SIZE;
 
@@ -83,9 +83,14 @@ impl Replay {
         if !std::fs::metadata(file).map_err(fail)?.is_file() {
             return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        let opened = File::open(file).map_err(fail)?;
+        Replay::from_reader(file, File::open(file).map_err(fail)?, mode)
+    }
+
+    /// As [`Replay::read`], from wherever the bytes are; `file` is what errors call it.
+    pub fn from_reader(file: &Path, bytes: impl Read, mode: PgMode) -> Result<Replay, PcapError> {
+        let path = || file.to_owned();
         let mut reader =
-            PcapReader::new(opened).map_err(|e| PcapError::NotPcap { file: path(), why: e.to_string() })?;
+            PcapReader::new(bytes).map_err(|e| PcapError::NotPcap { file: path(), why: e.to_string() })?;
         let found = reader.header().datalink;
         if !mode.suits(found) {
             return Err(PcapError::LinkType { file: path(), found, mode });

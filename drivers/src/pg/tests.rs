@@ -11,7 +11,6 @@ use wharf_engine::buffer::PoolConfig;
 use wharf_engine::clock;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::worker::Worker;
 use wharf_engine::{
     Cx, DeviceOutput, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef, SwIfIndex,
