@@ -246,7 +246,7 @@ fn interface(row: &Row, text: &mut String) {
     }
     counts("violations", &row.violations, text);
     for (index, size) in &row.regions {
-        let _ = writeln!(text, "  region {index} size {size}");
+        let _ = writeln!(text, "  region {index} size {size} fd -1");
     }
     for ring in &row.rings {
         let _ = writeln!(text, "    {} ring {}:", ring.direction, ring.index);
