@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod graph;
 pub mod memif_messages;
+pub mod memif_session;
 pub mod pg;
 pub mod startup_conf;
 
@@ -18,6 +19,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("startup_conf", startup_conf::run),
     ("cli", cli::run),
     ("memif_messages", memif_messages::run),
+    ("memif_session", memif_session::run),
     ("graph", graph::run),
     ("pg", pg::run),
 ];
