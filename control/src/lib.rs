@@ -1,6 +1,7 @@
 //! The control plane of wharf: operations on one [`dataplane::Dataplane`], and the command line over them.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod dataplane;
@@ -10,6 +11,7 @@ pub mod l2;
 pub mod ping;
 pub mod rib;
 pub mod shell;
+pub mod span;
 pub mod startup;
 pub mod sub_interface;
 pub mod vxlan;

@@ -1,6 +1,7 @@
 //! Where packets leave the graph: the drop, the punt, the devices, and loopbacks, which bring them back.
 
 use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker};
+use crate::capture::points;
 use crate::counter::add;
 use crate::device::{TxBurst, TxPath};
 use crate::frame::{Frame, Packet, flags};
@@ -11,6 +12,9 @@ use std::sync::Arc;
 impl Worker {
     #[cold]
     pub(super) fn drop_frame(&mut self, mut frame: Box<Frame>) {
+        if self.capture.wants(points::DROP) {
+            self.capture.take(points::DROP, frame.packets(), self.cache.pool().base(), None);
+        }
         for packet in frame.packets() {
             let [node, error] = packet.take_meta::<[u16; 2]>();
             if let Some(info) = self.graph.nodes.get(usize::from(node))
@@ -102,6 +106,9 @@ impl Worker {
     #[inline(always)]
     pub(super) fn transmit(&mut self, tx: SwIfIndex, frame: &Frame, from: usize, to: usize) {
         let packets = &frame.packets()[from..to];
+        if self.capture.wants(points::TX) {
+            self.capture.take(points::TX, packets, self.cache.pool().base(), Some(tx));
+        }
         let Worker { outputs, cache, state, dirty, .. } = self;
         let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
         let start = clock::ticks();
