@@ -38,6 +38,7 @@ test: test-packages xdp-check test-unit test-kernel test-fuzz test-loom ## every
 test-packages:
 	@tools/install.sh "the tests" $(TEST_PACKAGES)
 	@tools/testpmd.sh
+	@tools/ovs.sh
 
 test-unit: ## the tests without kernel and peers, side by side
 	cargo test --workspace --lib --bins --examples

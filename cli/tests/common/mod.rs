@@ -9,6 +9,7 @@
 mod balance;
 mod daemon;
 mod netns;
+mod ovs;
 mod peers;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 pub(crate) use balance::{counter, link, settled};
 pub(crate) use daemon::Daemon;
 pub(crate) use netns::{Netns, Veth};
+pub(crate) use ovs::Ovs;
 pub(crate) use peers::{PortStats, Testpmd, TestpmdPort, iperf3, scapy};
 
 /// Long, as the machine may be busy; nothing waits that long when all is well.
