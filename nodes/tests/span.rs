@@ -73,11 +73,12 @@ fn captures_of_what_is_received_sent_and_dropped() {
     let (sent, frames) = run(setup(points::TX, 100));
     let mut frames: Vec<_> = frames.into_iter().map(|(_, frame)| frame).collect();
     let mut sent = bytes(&sent);
-    (frames.sort(), sent.sort());
+    frames.sort();
+    sent.sort();
     assert_eq!(sent, frames);
     // The drop is in the IPv4 nodes, and the Ethernet header is captured all the same.
     let (dropped, _) = run(setup(points::DROP, 100));
-    assert_eq!(bytes(&dropped), [bad.clone()]);
+    assert_eq!(bytes(&dropped), std::slice::from_ref(&bad));
     let (one, _) = run(setup(points::RX | points::TX | points::DROP, 1));
     assert_eq!(one.len(), 1);
     let wanted = CaptureSetup {
