@@ -4,6 +4,7 @@
 //! Each must end without a panic, whatever the input.
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod cli;
 pub mod graph;
 pub mod memif_messages;
@@ -18,4 +19,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cli", cli::run),
     ("memif_messages", memif_messages::run),
     ("graph", graph::run),
+    ("bridge", bridge::run),
 ];
