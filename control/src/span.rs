@@ -30,20 +30,26 @@ impl Dataplane {
         directions: Directions,
     ) -> Result<(), OpError> {
         if source == destination {
-            return OpError::refused("an interface cannot watch itself");
+            return OpError::parameter("destination", "an interface cannot watch itself");
         }
         self.record_mut(destination)?;
         let kind = self.record_mut(source)?.kind;
         let device = matches!(kind, InterfaceKind::Memif | InterfaceKind::Pg | InterfaceKind::AfXdp);
         if directions.rx && !device {
-            return OpError::refused(format!(
-                "{} has no device: what it receives can't be copied, only what it sends",
-                self.interface_name(source)
-            ));
+            return OpError::parameter(
+                "interface",
+                format!(
+                    "{} has no device: what it receives can't be copied, only what it sends",
+                    self.interface_name(source)
+                ),
+            );
         }
         let count = self.spans.keys().filter(|(from, to)| *from == source && *to != destination).count();
         if count >= MAX_DESTINATIONS {
-            return OpError::refused(format!("{MAX_DESTINATIONS} interfaces watch it already"));
+            return OpError::parameter(
+                "interface",
+                format!("{MAX_DESTINATIONS} interfaces watch it already"),
+            );
         }
         let old = self.spans.remove(&(source, destination)).unwrap_or(Directions { rx: false, tx: false });
         if directions.rx || directions.tx {

@@ -122,11 +122,17 @@ impl Tally {
     #[inline(always)]
     pub fn count(&mut self, counters: &Combined, worker: WorkerIndex, index: u32, bytes: u16) {
         if index != self.index {
-            self.flush(counters, worker);
-            self.index = index;
+            self.turn_to(counters, worker, index);
         }
         self.packets += 1;
         self.bytes += u64::from(bytes);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn turn_to(&mut self, counters: &Combined, worker: WorkerIndex, index: u32) {
+        self.flush(counters, worker);
+        self.index = index;
     }
 
     /// Writes out what was collected. A node calls it in [`crate::Node::frame_done`].
@@ -179,7 +185,8 @@ impl InterfaceCounters {
             punt: new(),
             ip4: new(),
             rx_no_buf: new(),
-            rx_miss: new(),
+            // Devices tell main how much they lost: the last row is its own.
+            rx_miss: Combined::new(workers + 1),
             rx_error: new(),
             tx_error: new(),
         }
@@ -202,6 +209,12 @@ impl InterfaceCounters {
         ]
     }
 
+    /// Counts packets that a device lost, as main learns of them.
+    pub fn missed(&self, sw_if_index: u32, packets: u64) {
+        let main = WorkerIndex(self.rx_miss.rows.len() as u16 - 1);
+        self.rx_miss.add(main, sw_if_index, packets, 0);
+    }
+
     /// See [`Combined::ensure`].
     pub fn ensure(&self, sw_if_index: u32) {
         self.all().iter().for_each(|(_, counter)| counter.ensure(sw_if_index));
@@ -216,6 +229,15 @@ impl InterfaceCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn main_counts_what_devices_lost() {
+        let counters = InterfaceCounters::new(1);
+        counters.ensure(3);
+        counters.missed(3, 5);
+        counters.rx_miss.add(WorkerIndex(0), 3, 2, 0);
+        assert_eq!(counters.rx_miss.get(3).packets, 7);
+    }
 
     #[test]
     fn sums_over_workers_and_clears_for_the_reader() {

@@ -644,7 +644,7 @@ impl Engine {
             let loops = worker.shared.loops.load(Ordering::Relaxed);
             if loops != worker.watched.0 || worker.shared.is_sleeping() {
                 worker.watched = (loops, now);
-            } else if now - worker.watched.1 > STALL_NANOS {
+            } else if now.saturating_sub(worker.watched.1) > STALL_NANOS {
                 // Once per stall: the next report is due when it has moved and stopped again, or a minute later.
                 worker.watched.1 = now + 60_000_000_000;
                 self.stalls += 1;

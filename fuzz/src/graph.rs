@@ -20,6 +20,8 @@ use wharf_nodes::wire::ip4::Ip4Prefix;
 const INTERFACES: u32 = 4;
 /// Most frames of an input.
 const MAX_FRAMES: usize = 64;
+/// Enough for these, and for what nodes make of them; a larger pool takes longer to make than an input to run.
+const BUFFERS: u32 = 256;
 /// Bytes of an IPv4 header without options, and where its checksum is.
 const IP4_HEADER: usize = 20;
 const IP4_CHECKSUM: usize = 10;
@@ -141,7 +143,7 @@ pub fn run(data: &[u8]) {
     let frames = frames(data);
     let mut list = GraphBuilder::new();
     let events = wharf_nodes::nodes(&mut list, Waker::new().expect("an eventfd"));
-    let mut harness = Harness::new(list).expect("the list is right");
+    let mut harness = Harness::with_buffers(list, 1, BUFFERS).expect("the list is right");
     configure(&mut harness);
     harness.engine.trace_add(TEST_INPUT, MAX_FRAMES as u32).expect("the input node");
     for (interface, frame) in &frames {

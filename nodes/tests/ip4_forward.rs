@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wharf_engine::SwIfIndex;
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
+use wharf_nodes::ip4::AdjacencyKind;
 use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 
 /// What must come out of interface 2 for a frame that was routed there.
@@ -302,4 +303,16 @@ fn each_interface_looks_into_its_own_table() {
     });
     r.drops(&udp([20, 0, 0, 1], 64, 9), "ip4-icmp-error", "no icmp4 error about a packet of our own");
     assert_eq!(r.h.error("ip4-lookup", "no route to destination"), 4);
+}
+
+/// An interface in IP mode: the packet as it is, but for its TTL.
+#[test]
+fn a_point_to_point_interface_gets_bare_packets() {
+    let mut r = Router::new(256);
+    r.change(|tables| tables.adjacencies[1].kind = AdjacencyKind::PointToPoint);
+    let frame = udp([20, 0, 0, 1], 64, 30);
+    assert_eq!(r.pass(1, &frame, 2), [routed(&frame)[14..].to_vec()]);
+    assert_eq!(r.adjacency_count(1).bytes, 20 + 8 + 30);
+    let told = r.pass(1, &udp([20, 0, 0, 1], 1, 4), 1);
+    assert_eq!((told.len(), told[0][34]), (1, 11), "its TTL counts too");
 }

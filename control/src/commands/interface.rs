@@ -1,14 +1,14 @@
 //! Commands about interfaces.
 
 use super::prefix4;
-use crate::cli::{Args, CliError, Command, Output, Row, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Row, Shown};
 use crate::dataplane::Dataplane;
 use crate::interface::Interface;
 use crate::l2::L2Mode;
 use serde::Serialize;
 use std::fmt::Write;
-use wharf_engine::SwIfIndex;
 use wharf_engine::device::RxMode;
+use wharf_engine::{EngineError, SwIfIndex};
 use wharf_nodes::wire::MacAddress;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
@@ -18,7 +18,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Create a loopback interface",
         create_loopback,
     ),
-    Command::new("delete loopback interface", "intfc <interface>", "Delete a loopback interface", delete),
+    Command::new(
+        "delete loopback interface",
+        "intfc <interface:interface>",
+        "Delete a loopback interface",
+        delete,
+    ),
     Command::new("delete interface", "<interface>", "Delete an interface of any kind", delete),
     Command::new("set interface state", "<interface> {up|down}", "Bring an interface up or down", state),
     Command::new("set interface mtu", "[packet|ip4] <mtu:n> <interface>", "Set the longest IP packet", mtu),
@@ -85,17 +90,13 @@ fn index(args: &Args) -> Result<SwIfIndex, CliError> {
 
 fn create_loopback(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     let mac = args.opt::<[u8; 6]>("mac")?.map(MacAddress);
-    let index = dp.create_loopback(mac, args.opt::<u32>("instance")?)?;
+    let index = dp.create_loopback(mac, args.opt::<u32>("instance")?).about("instance")?;
     out.line(dp.interface_name(index));
     Ok(())
 }
 
 fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    let index = SwIfIndex(match args.opt_interface("interface") {
-        Ok(Some(index)) => index,
-        _ => args.interface("intfc")?,
-    });
-    Ok(dp.delete_interface(index)?)
+    Ok(dp.delete_interface(index(args)?)?)
 }
 
 fn state(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -137,7 +138,9 @@ fn placement(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 
 fn feature(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let (arc, feature, on) = (args.text("arc")?, args.text("feature")?, !args.flag("disable"));
-    Ok(dp.engine.set_feature(&arc, &feature, index(args)?, on)?)
+    let result = dp.engine.set_feature(&arc, &feature, index(args)?, on);
+    let about = if matches!(result, Err(EngineError::UnknownArc(_))) { "arc" } else { "feature" };
+    result.about(about)
 }
 
 fn clear(dp: &mut Dataplane, _: &Args, _: &mut Output<'_>) -> Done {

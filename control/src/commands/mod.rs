@@ -68,7 +68,8 @@ fn prefix4(prefix: crate::cli::Prefix) -> Result<(std::net::Ipv4Addr, u8), CliEr
     match prefix.addr {
         std::net::IpAddr::V4(address) => Ok((address, prefix.len)),
         std::net::IpAddr::V6(address) => {
-            Err(CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len)))
+            let error = CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len));
+            Err(error.about("prefix"))
         }
     }
 }

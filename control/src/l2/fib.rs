@@ -95,7 +95,7 @@ impl Dataplane {
         interface: Option<SwIfIndex>,
     ) -> Result<(), OpError> {
         if mac.is_multicast() || mac.is_zero() {
-            return OpError::refused(format!("{mac} is not the address of a station"));
+            return OpError::parameter("mac", format!("{mac} is not the address of a station"));
         }
         let number = self.domain(domain)?.index;
         let entry = match interface {
@@ -103,7 +103,10 @@ impl Dataplane {
             Some(interface) => {
                 let record = self.record(interface)?;
                 if record.mode.domain() != Some(domain) {
-                    return OpError::refused(format!("{} is not in bridge-domain {domain}", record.name));
+                    return OpError::parameter(
+                        "interface",
+                        format!("{} is not in bridge-domain {domain}", record.name),
+                    );
                 }
                 if record.mode.is_bvi() { MacEntry::bvi(interface) } else { MacEntry::fixed(interface) }
             }
@@ -116,7 +119,7 @@ impl Dataplane {
         let number = self.domain(domain)?.index;
         match self.macs()?.remove(key(number, mac)) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => OpError::refused(format!("bridge-domain {domain} does not know {mac}")),
+            Ok(None) => OpError::parameter("mac", format!("bridge-domain {domain} does not know {mac}")),
             Err(error) => OpError::refused(error.to_string()),
         }
     }

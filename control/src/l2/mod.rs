@@ -112,12 +112,19 @@ impl Dataplane {
     /// Sends what one interface receives out of another.
     pub fn set_xconnect(&mut self, index: SwIfIndex, peer: SwIfIndex) -> Result<(), OpError> {
         if index == peer {
-            return OpError::refused("an interface cannot be cross-connected to itself");
+            return OpError::parameter("peer", "an interface cannot be cross-connected to itself");
         }
         if self.record(peer)?.kind == InterfaceKind::Local {
-            return OpError::refused("local0 cannot be cross-connected");
+            return OpError::parameter("peer", "local0 cannot be cross-connected");
         }
-        self.without_addresses(index)?;
+        for (end, parameter) in [(index, "interface"), (peer, "peer")] {
+            if self.record(end)?.point_to_point {
+                let name = self.interface_name(end);
+                let why = format!("{name} is in IP mode: it has no frames to cross-connect");
+                return OpError::parameter(parameter, why);
+            }
+        }
+        self.check_no_addresses(index)?;
         self.set_mode(index, L2Mode::Xconnect(peer))
     }
 
@@ -138,27 +145,26 @@ impl Dataplane {
         let name = record.name.clone();
         match kind {
             PortKind::Bvi if record.kind != InterfaceKind::Loopback => {
-                return OpError::refused(format!("{name} is not a loopback: it cannot be a BVI"));
+                return OpError::parameter(
+                    "interface",
+                    format!("{name} is not a loopback: it cannot be a BVI"),
+                );
             }
             PortKind::Bvi => {
                 let bvi = |m: L2Mode| m.is_bvi() && m.domain() == Some(domain);
                 if let Some((_, other)) = self.interfaces.iter().find(|(i, r)| **i != index && bvi(r.mode)) {
-                    return OpError::refused(format!("bridge-domain {domain} has {} for a BVI", other.name));
+                    return OpError::parameter(
+                        "bd-id",
+                        format!("bridge-domain {domain} has {} for a BVI", other.name),
+                    );
                 }
             }
-            PortKind::Normal | PortKind::UuFwd => self.without_addresses(index)?,
+            PortKind::Normal | PortKind::UuFwd => self.check_no_addresses(index)?,
         }
         if !self.bridges.contains_key(&domain) {
             self.create_bridge_domain(domain)?;
         }
         self.set_mode(index, L2Mode::Bridge { domain, kind, shg })
-    }
-
-    fn without_addresses(&self, index: SwIfIndex) -> Result<(), OpError> {
-        if self.record(index)?.addresses.is_empty() {
-            return Ok(());
-        }
-        OpError::refused(format!("{} has IP addresses; remove them first", self.interface_name(index)))
     }
 
     fn set_mode(&mut self, index: SwIfIndex, mode: L2Mode) -> Result<(), OpError> {
@@ -251,7 +257,7 @@ impl Dataplane {
         let record = self.record_mut(index)?;
         if !record.mode.is_l2() {
             let name = record.name.clone();
-            return OpError::refused(format!("{name} is not in L2 mode"));
+            return OpError::parameter("interface", format!("{name} is not in L2 mode"));
         }
         Ok(&mut record.l2)
     }
@@ -304,6 +310,13 @@ impl Dataplane {
                 }
             }
             tables.ports[index.index()] = port;
+        }
+        // Known at last is which ends send with other tags.
+        let rewrites: Vec<bool> = tables.ports.iter().map(|port| !port.output.is_none()).collect();
+        for port in &mut tables.ports {
+            if port.mode == PortMode::Xconnect && rewrites.get(port.peer.index()) == Some(&true) {
+                port.mode = PortMode::XconnectRewrite;
+            }
         }
         tables
     }
