@@ -1,12 +1,14 @@
 //! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
 //! publish; nothing else changes state.
 
+use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
     AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
 };
 use crate::l2::{BridgeDomainConfig, Macs};
 use crate::refusal::Refusal;
+use crate::span::Spans;
 use crate::startup::{self, StartupConfig};
 use crate::vxlan::Tunnels;
 use rustix::event::epoll;
@@ -112,6 +114,8 @@ pub struct Dataplane {
     pub(crate) bridges: BTreeMap<u32, BridgeDomainConfig>,
     pub(crate) macs: Macs,
     pub(crate) vxlan: Tunnels,
+    pub(crate) spans: Spans,
+    pub(crate) capture: Option<CaptureConfig>,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -214,6 +218,8 @@ impl Dataplane {
             bridges: BTreeMap::new(),
             macs: Macs::default(),
             vxlan: Tunnels::default(),
+            spans: Spans::new(),
+            capture: None,
             fibs,
             adjacencies: AdjacencyTable::new(workers),
             neighbours: Neighbours::default(),
@@ -570,6 +576,9 @@ impl Dataplane {
         let routes = self.fib_mut(table)?.routes().len();
         if routes != 0 {
             return OpError::parameter("table", format!("table {table} still has {routes} routes"));
+        }
+        if let Some(index) = self.vxlan.list.iter().find(|(_, t)| t.table == table).map(|(i, _)| *i) {
+            return OpError::refused(format!("table {table} is used by {}", self.interface_name(index)));
         }
         if let Some(user) = self.interfaces.values().find(|i| i.table == table) {
             return OpError::parameter("table", format!("table {table} is used by {}", user.name));

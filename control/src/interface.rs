@@ -516,6 +516,7 @@ impl Dataplane {
         for child in self.children(index).collect::<Vec<_>>() {
             self.delete_interface(child)?;
         }
+        self.forget_spans(index)?;
         self.set_l3(index)?;
         let record = self.record_mut(index)?;
         record.admin_up = false;

@@ -1,6 +1,7 @@
 //! The control plane of wharf: operations on one [`dataplane::Dataplane`], and the command line over them.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod dataplane;
@@ -11,6 +12,7 @@ pub mod ping;
 pub mod refusal;
 pub mod rib;
 pub mod shell;
+pub mod span;
 pub mod startup;
 pub mod sub_interface;
 pub mod vxlan;

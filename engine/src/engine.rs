@@ -5,6 +5,7 @@ mod trace;
 
 use crate::arc::ArcTables;
 use crate::buffer::{BufferCache, Pool, PoolConfig, PoolError};
+use crate::capture::Capture;
 use crate::counter::InterfaceCounters;
 use crate::device::{DeviceInput, DeviceOutput, Interface, Interfaces, RxMode, TxPath};
 use crate::dispatch::CpuLevel;
@@ -177,6 +178,7 @@ pub struct Engine {
     arcs: Publisher<ArcTables>,
     features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
     counters: Arc<InterfaceCounters>,
+    capture: Arc<Capture>,
     workers: Vec<WorkerHandle>,
     inputs: Vec<InputRecord>,
     outputs: Vec<Output>,
@@ -229,6 +231,7 @@ impl Engine {
         let graph = Arc::new(graph);
         let counters = Arc::new(InterfaceCounters::new(count));
         counters.ensure(0);
+        let capture = Arc::<Capture>::default();
         let interfaces = Publisher::new(&domain, Interfaces::default());
         let starts = graph.arcs.iter().map(|_| Vec::new()).collect();
         let arcs = Publisher::new(&domain, ArcTables { starts, chains: vec![0] });
@@ -282,6 +285,7 @@ impl Engine {
                 peers: shared.clone(),
                 level,
                 trace: Arc::clone(&trace),
+                capture: Arc::clone(&capture),
             });
             workers.push(worker.map_err(|e| EngineError::Start { worker: i, source: e.into() })?);
             handles.push(WorkerHandle {
@@ -303,6 +307,7 @@ impl Engine {
             arcs,
             features: BTreeMap::new(),
             counters,
+            capture,
             workers: handles,
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -340,6 +345,11 @@ impl Engine {
     /// Counters of the interfaces.
     pub fn counters(&self) -> &Arc<InterfaceCounters> {
         &self.counters
+    }
+
+    /// Captures packets.
+    pub fn capture(&self) -> &Capture {
+        &self.capture
     }
 
     /// How many workers there are.

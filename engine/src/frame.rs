@@ -23,6 +23,8 @@ pub mod flags {
     pub const L4_CSUM_PARTIAL: u16 = 2;
     /// The packet was made here rather than received.
     pub const LOCALLY_ORIGINATED: u16 = 4;
+    /// The packet is a copy for somebody who watches: it is not copied again.
+    pub const MIRRORED: u16 = 8;
 }
 
 /// A packet as it lies in a frame: 32 bytes that travel with it from node to node.

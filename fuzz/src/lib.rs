@@ -4,6 +4,7 @@
 //! Each must end without a panic, whatever the input.
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod cli;
 pub mod graph;
 pub mod memif_messages;
@@ -21,5 +22,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("memif_messages", memif_messages::run),
     ("memif_session", memif_session::run),
     ("graph", graph::run),
+    ("bridge", bridge::run),
     ("pg", pg::run),
 ];

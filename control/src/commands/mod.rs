@@ -7,6 +7,7 @@ mod l2;
 mod memif;
 mod pg;
 mod runtime;
+mod span;
 mod sub_interface;
 mod system;
 mod trace;
@@ -21,7 +22,7 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 11] = [
+    let lists: [&[Command<Dataplane>]; 12] = [
         af_xdp::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
@@ -29,6 +30,7 @@ pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
         memif::COMMANDS,
         pg::COMMANDS,
         runtime::COMMANDS,
+        span::COMMANDS,
         sub_interface::COMMANDS,
         system::COMMANDS,
         trace::COMMANDS,
