@@ -97,6 +97,8 @@ pub struct Dataplane {
     pub(crate) pings: BTreeMap<u16, std::sync::mpsc::Sender<EchoReply>>,
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
+    /// What API clients asked for.
+    pub(crate) api_trace: crate::api::ApiTrace,
     pub(crate) runtime_dir: PathBuf,
     tables: (Publisher<InterfaceTables>, Publisher<Ip4Tables>, Publisher<ArpTables>),
     epoll: Arc<OwnedFd>,
@@ -184,6 +186,7 @@ impl Dataplane {
             pings: BTreeMap::new(),
             next_ping: 1,
             cleared: Default::default(),
+            api_trace: Default::default(),
             runtime_dir: runtime_dir.to_owned(),
             tables,
             epoll: Arc::new(epoll),

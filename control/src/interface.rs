@@ -2,6 +2,7 @@
 
 use crate::dataplane::{Dataplane, OpError};
 use crate::ip4::{RouteSource, Via};
+use memif::Address;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -76,6 +77,8 @@ pub struct Interface {
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// When its receive queues are looked at.
     pub rx_mode: RxMode,
+    /// A text of the controller's.
+    pub tag: String,
 }
 
 impl Interface {
@@ -92,6 +95,7 @@ impl Interface {
             table: 0,
             addresses: Vec::new(),
             rx_mode: RxMode::Adaptive,
+            tag: String::new(),
         }
     }
 
@@ -199,6 +203,17 @@ impl Dataplane {
         let index = self.free_index()?;
         self.add(index, Interface::new(name, InterfaceKind::Loopback), mac);
         Ok(index)
+    }
+
+    /// Gives a memif socket a number. As VPP has it, a bare name is in the runtime directory.
+    pub fn add_memif_socket(&mut self, id: u32, filename: &str) -> Result<(), OpError> {
+        let whole = filename.starts_with(['/', '@']) || filename.starts_with("abstract:");
+        let address = match whole {
+            true => Address::parse(filename),
+            false => Address::parse(&self.runtime_dir.join(filename).to_string_lossy()),
+        };
+        let address = address.map_err(|error| OpError::Refused(error.to_string()))?;
+        Ok(self.memif.add_socket(id, address)?)
     }
 
     /// Creates a memif; its queues come when the peer connects.
@@ -352,6 +367,12 @@ impl Dataplane {
         self.record_mut(index)?.mac = mac;
         self.refresh_interface(index);
         self.publish();
+        Ok(())
+    }
+
+    /// Attaches a text to an interface, or takes it away by an empty one.
+    pub fn set_tag(&mut self, index: SwIfIndex, tag: String) -> Result<(), OpError> {
+        self.record_mut(index)?.tag = tag;
         Ok(())
     }
 

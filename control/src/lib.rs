@@ -1,6 +1,8 @@
 //! The control plane of wharf: operations on one [`dataplane::Dataplane`], and the command line over them.
 #![forbid(unsafe_code)]
+#![recursion_limit = "256"]
 
+pub mod api;
 pub mod cli;
 pub mod commands;
 pub mod dataplane;

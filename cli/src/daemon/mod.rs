@@ -11,10 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use wharf_control::api::{ApiConfig, ApiServer};
 use wharf_control::cli::{Server, ServerConfig};
 use wharf_control::dataplane::{Dataplane, engine_config};
 use wharf_control::shell::DaemonShell;
-use wharf_control::startup::{RxMode, StartupConfig, Warning};
+use wharf_control::startup::{RxMode, SocketName, StartupConfig, Warning};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -71,6 +72,14 @@ fn runtime_dir(config: &StartupConfig) -> PathBuf {
 
 fn cli_socket(config: &StartupConfig) -> PathBuf {
     config.unix.cli_listen.clone().unwrap_or_else(|| runtime_dir(config).join("cli.sock"))
+}
+
+/// The path of a socket that has a usual name in the runtime directory.
+fn socket_path(config: &StartupConfig, name: Option<&SocketName>, usual: &str) -> PathBuf {
+    match name {
+        Some(SocketName::At(path)) => path.clone(),
+        Some(SocketName::Default) | None => runtime_dir(config).join(usual),
+    }
 }
 
 fn start_log(config: &StartupConfig) -> Result<()> {
@@ -130,7 +139,8 @@ fn serve(config: &StartupConfig) -> Result<()> {
     let shell = Arc::new(DaemonShell::new(Arc::clone(&dataplane))?);
 
     let mut server = ServerConfig::new(cli_socket(config));
-    server.group = config.unix.gid.as_deref().map(group).transpose()?;
+    let group = config.unix.gid.as_deref().map(group).transpose()?;
+    server.group = group;
     server.prompt = config.unix.cli_prompt.clone().unwrap_or_else(|| "wharf# ".into());
     if config.unix.cli_no_banner {
         server.banner = None;
@@ -138,6 +148,8 @@ fn serve(config: &StartupConfig) -> Result<()> {
     let socket = cli_socket(config);
     let server = Server::start(server, shell.clone())
         .map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
+    let api = ApiConfig { path: socket_path(config, config.socksvr.as_ref(), "api.sock"), group };
+    let mut api = ApiServer::start(&api, shell.clone())?;
     if let Some(pidfile) = &config.unix.pidfile {
         fs::write(pidfile, format!("{}\n", std::process::id()))
             .map_err(|e| format!("cannot write {}: {e}", pidfile.display()))?;
@@ -164,18 +176,22 @@ fn serve(config: &StartupConfig) -> Result<()> {
     tracing::info!("wharf v{} runs, CLI at {}", env!("CARGO_PKG_VERSION"), socket.display());
 
     loop {
-        let lock = || dataplane.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = lock().process(Instant::now());
+        let next = {
+            let mut dataplane = dataplane.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let due = dataplane.process(now);
+            due.min(api.process(&mut dataplane, now))
+        };
         let wait = next.saturating_duration_since(Instant::now());
         let timeout =
             rustix::time::Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
-        let mut fds =
-            [PollFd::new(&*poll_fd, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        let wake = [signals.as_fd(), poll_fd.as_fd(), api.poll_fd()];
+        let mut fds = wake.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("cannot wait for events: {error}").into()),
         }
-        if fds[1].revents().contains(PollFlags::IN) {
+        if fds[0].revents().contains(PollFlags::IN) {
             break;
         }
     }
