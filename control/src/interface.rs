@@ -166,6 +166,9 @@ impl Dataplane {
     fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
         record.mac = mac.unwrap_or_else(|| random_mac(index));
         record.rx_mode = self.default_rx_mode;
+        self.engine.counters().ensure(index.0);
+        self.engine.counters().reset(index.0);
+        self.stats.add_interface(&self.engine, index, &record.name);
         self.interfaces.insert(index, record);
         self.apply(index);
     }
@@ -548,7 +551,9 @@ impl Dataplane {
             InterfaceKind::AfXdp => self.xdp.delete(index)?,
             InterfaceKind::Local | InterfaceKind::Loopback => {}
         }
-        self.interfaces.remove(&index);
+        if let Some(record) = self.interfaces.remove(&index) {
+            self.stats.remove_interface(&self.engine, index, &record.name);
+        }
         self.apply(index);
         Ok(())
     }

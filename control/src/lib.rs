@@ -12,3 +12,4 @@ pub mod ping;
 pub mod rib;
 pub mod shell;
 pub mod startup;
+pub mod stats;

@@ -1,14 +1,16 @@
 //! Counters: one plain row per worker, summed by whoever reads. A worker adds with a load and a store; nothing is
-//! locked, and no line is written by two threads.
+//! locked, and no line is written by two threads. The rows lie in a [`Segment`], where others can read them too.
 
 use crate::WorkerIndex;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::stats::{Row, Segment, Stats, Table};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-const CHUNK: usize = 1024;
-
-/// Entries that a [`Combined`] can hold.
-pub const MAX_COUNTERS: usize = CHUNK * CHUNK;
+/// Entries that a [`Combined`] can hold unless it is made for less.
+pub const MAX_COUNTERS: usize = 1 << 20;
+/// Interfaces that are counted.
+pub const MAX_INTERFACES: usize = 4096;
 
 /// Adds to a counter that only the calling thread writes.
 #[inline(always)]
@@ -25,34 +27,72 @@ pub struct Count {
     pub bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Pair {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-type Row = Box<[OnceLock<Box<[Pair]>>]>;
-
-/// A growing table of packet and byte counters.
+/// A growing table of packet counters, with bytes or without.
 #[derive(Debug)]
 pub struct Combined {
+    /// `None` for no workers.
+    table: Option<Table>,
+    /// Per worker.
     rows: Box<[Row]>,
+    /// Numbers in an entry.
+    width: usize,
+    /// Entries that may be counted.
+    len: AtomicUsize,
+    capacity: usize,
+    /// Packets that were counted before [`Combined::reset`].
+    before: AtomicU64,
     zero: std::sync::Mutex<Vec<Count>>,
 }
 
 impl Combined {
-    /// A table for `workers` workers; no entry yet.
+    /// A table for `workers` workers, in memory of its own; no entry yet.
+    ///
+    /// # Panics
+    /// Without memory.
     pub fn new(workers: usize) -> Combined {
-        let row = || (0..CHUNK).map(|_| OnceLock::new()).collect();
-        Combined { rows: (0..workers).map(|_| row()).collect(), zero: std::sync::Mutex::new(Vec::new()) }
+        let made = || {
+            let segment = Segment::new((workers + 1) * (MAX_COUNTERS * 16 + 256) + 4096)?;
+            Combined::within(&segment, workers, MAX_COUNTERS, 2)
+        };
+        match workers {
+            0 => Combined::over(None, 0, 0, 2),
+            _ => made().unwrap_or_else(|error| panic!("no memory for counters: {error}")),
+        }
     }
 
-    /// Makes entry `index` (and its neighbours) countable. The control plane calls it before a worker can.
+    /// A table in a segment: of packets and bytes for a `width` of 2, of packets for 1.
+    pub fn within(
+        segment: &Arc<Segment>,
+        workers: usize,
+        capacity: usize,
+        width: usize,
+    ) -> io::Result<Combined> {
+        Ok(Combined::over(Some(Table::new(segment, workers, capacity, width)?), workers, capacity, width))
+    }
+
+    fn over(table: Option<Table>, workers: usize, capacity: usize, width: usize) -> Combined {
+        let rows = (0..workers).filter_map(|worker| table.as_ref().map(|table| table.row(worker + 1)));
+        Combined {
+            rows: rows.collect(),
+            table,
+            width,
+            len: AtomicUsize::new(0),
+            capacity,
+            before: AtomicU64::new(0),
+            zero: std::sync::Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The rows, to be shown to others.
+    pub fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// Makes entry `index` countable. The control plane calls it before a worker can.
     pub fn ensure(&self, index: u32) {
-        for row in &self.rows {
-            if let Some(chunk) = row.get(index as usize / CHUNK) {
-                chunk.get_or_init(|| (0..CHUNK).map(|_| Pair::default()).collect());
-            }
+        let len = index as usize + 1;
+        if len <= self.capacity && self.table.as_ref().is_some_and(|table| table.grow(len)) {
+            self.len.fetch_max(len, Ordering::Relaxed);
         }
     }
 
@@ -60,31 +100,46 @@ impl Combined {
     #[inline(always)]
     pub fn add(&self, worker: WorkerIndex, index: u32, packets: u64, bytes: u64) {
         let index = index as usize;
-        if let Some(chunk) = self.rows.get(worker.index()).and_then(|row| row.get(index / CHUNK))
-            && let Some(pairs) = chunk.get()
+        if index < self.len.load(Ordering::Relaxed)
+            && let Some(row) = self.rows.get(worker.index())
         {
-            let pair = &pairs[index % CHUNK];
-            add(&pair.packets, packets);
-            add(&pair.bytes, bytes);
+            let at = index * self.width;
+            if let Some(counter) = row.get(at) {
+                add(counter, packets);
+            }
+            if self.width == 2
+                && let Some(counter) = row.get(at + 1)
+            {
+                add(counter, bytes);
+            }
         }
     }
 
     fn raw(&self, index: u32) -> Count {
-        let mut sum = Count::default();
-        for row in &self.rows {
-            if let Some(pairs) = row.get(index as usize / CHUNK).and_then(OnceLock::get) {
-                let pair = &pairs[index as usize % CHUNK];
-                sum.packets = sum.packets.wrapping_add(pair.packets.load(Ordering::Relaxed));
-                sum.bytes = sum.bytes.wrapping_add(pair.bytes.load(Ordering::Relaxed));
-            }
-        }
-        sum
+        let at = index as usize * self.width;
+        let sum = |at: usize| {
+            let numbers = self.rows.iter().filter_map(|row| row.get(at)).map(|n| n.load(Ordering::Relaxed));
+            numbers.fold(0, u64::wrapping_add)
+        };
+        Count { packets: sum(at), bytes: if self.width == 2 { sum(at + 1) } else { 0 } }
     }
 
     /// Packets of all entries since the start, whatever was cleared.
     pub fn total(&self) -> u64 {
-        let chunks = self.rows.iter().flat_map(|row| row.iter().filter_map(OnceLock::get));
-        chunks.flat_map(|pairs| pairs.iter()).map(|pair| pair.packets.load(Ordering::Relaxed)).sum()
+        let len = self.len.load(Ordering::Relaxed) as u32;
+        let counted = (0..len).map(|index| self.raw(index).packets).fold(0, u64::wrapping_add);
+        counted.wrapping_add(self.before.load(Ordering::Relaxed))
+    }
+
+    /// Starts an entry anew, for a new owner. No worker may be counting on it.
+    pub fn reset(&self, index: u32) {
+        self.before.fetch_add(self.raw(index).packets, Ordering::Relaxed);
+        let at = index as usize * self.width;
+        let numbers = self.rows.iter().flat_map(|row| row.get(at..at + self.width).unwrap_or_default());
+        numbers.for_each(|number| number.store(0, Ordering::Relaxed));
+        if let Some(zero) = self.zero().get_mut(index as usize) {
+            *zero = Count::default();
+        }
     }
 
     fn zero(&self) -> std::sync::MutexGuard<'_, Vec<Count>> {
@@ -163,20 +218,26 @@ pub struct InterfaceCounters {
 }
 
 impl InterfaceCounters {
-    /// Counters for `workers` workers.
-    pub fn new(workers: usize) -> InterfaceCounters {
-        let new = || Combined::new(workers);
-        InterfaceCounters {
-            rx: new(),
-            tx: new(),
-            drops: new(),
-            punt: new(),
-            ip4: new(),
-            rx_no_buf: new(),
-            rx_miss: new(),
-            rx_error: new(),
-            tx_error: new(),
+    /// Counters for `workers` workers, shown as `/if/NAME`.
+    pub fn new(stats: &Stats, workers: usize) -> io::Result<InterfaceCounters> {
+        let new = |width| Combined::within(stats.segment(), workers, MAX_INTERFACES, width);
+        let counters = InterfaceCounters {
+            rx: new(2)?,
+            tx: new(2)?,
+            drops: new(1)?,
+            punt: new(1)?,
+            ip4: new(1)?,
+            rx_no_buf: new(1)?,
+            rx_miss: new(1)?,
+            rx_error: new(1)?,
+            tx_error: new(1)?,
+        };
+        for (name, counter) in counters.all() {
+            if let Some(table) = counter.table() {
+                stats.table(&format!("/if/{name}"), table).ok_or(io::ErrorKind::OutOfMemory)?;
+            }
         }
+        Ok(counters)
     }
 
     /// All of them, with the names of `show interface` and the stats segment.
@@ -199,6 +260,11 @@ impl InterfaceCounters {
         self.all().iter().for_each(|(_, counter)| counter.ensure(sw_if_index));
     }
 
+    /// See [`Combined::reset`].
+    pub fn reset(&self, sw_if_index: u32) {
+        self.all().iter().for_each(|(_, counter)| counter.reset(sw_if_index));
+    }
+
     /// See [`Combined::clear`].
     pub fn clear(&self, sw_if_index: u32) {
         self.all().iter().for_each(|(_, counter)| counter.clear(sw_if_index));
@@ -214,7 +280,7 @@ mod tests {
         let counters = Combined::new(2);
         counters.add(WorkerIndex(0), 5, 1, 1);
         assert_eq!(counters.get(5), Count::default(), "not ensured");
-        counters.ensure(5);
+        counters.ensure(6);
         let mut tally = Tally::default();
         for index in [5, 5, 6, 5] {
             tally.count(&counters, WorkerIndex(1), index, 100);
@@ -227,5 +293,11 @@ mod tests {
         counters.add(WorkerIndex(0), 5, 2, 20);
         assert_eq!(counters.get(5), Count { packets: 2, bytes: 20 });
         counters.add(WorkerIndex(9), u32::MAX, 1, 1);
+        counters.reset(5);
+        assert_eq!(
+            (counters.get(5), counters.total()),
+            (Count::default(), 7),
+            "what was counted stays counted"
+        );
     }
 }

@@ -5,6 +5,7 @@ use crate::arc::ArcTables;
 use crate::frame::{FRAME_SIZE, Frame, Packet, PacketRef, flags};
 use crate::node::{Cx, Disposition, ErrorCounters, Held, HeldPacket, NextNodes, Node, WorkerState};
 use crate::rcu::Cell;
+use crate::stats::Row;
 use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -93,7 +94,7 @@ pub(crate) struct Runner<N: Node> {
     cell: Arc<Cell<N::Tables>>,
     staged: *const N::Tables,
     tables: *const N::Tables,
-    errors: Arc<[AtomicU64]>,
+    errors: Row,
     held: Vec<HeldPacket>,
 }
 
@@ -106,7 +107,7 @@ impl<N: Node> Runner<N> {
         index: NodeIndex,
         edges: Arc<[NodeIndex]>,
         cell: Arc<Cell<N::Tables>>,
-        errors: Arc<[AtomicU64]>,
+        errors: Row,
     ) -> Self {
         Runner {
             node,

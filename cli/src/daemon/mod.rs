@@ -16,6 +16,7 @@ use wharf_control::cli::{Server, ServerConfig};
 use wharf_control::dataplane::{Dataplane, engine_config};
 use wharf_control::shell::DaemonShell;
 use wharf_control::startup::{RxMode, SocketName, StartupConfig, Warning};
+use wharf_control::stats::StatsServer;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -150,6 +151,7 @@ fn serve(config: &StartupConfig) -> Result<()> {
         .map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
     let api = ApiConfig { path: socket_path(config, config.socksvr.as_ref(), "api.sock"), group };
     let mut api = ApiServer::start(&api, shell.clone())?;
+    let stats = StatsServer::start(&socket_path(config, config.statseg.as_ref(), "stats.sock"), group)?;
     if let Some(pidfile) = &config.unix.pidfile {
         fs::write(pidfile, format!("{}\n", std::process::id()))
             .map_err(|e| format!("cannot write {}: {e}", pidfile.display()))?;
@@ -180,12 +182,13 @@ fn serve(config: &StartupConfig) -> Result<()> {
             let mut dataplane = dataplane.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             let due = dataplane.process(now);
+            stats.process(dataplane.engine());
             due.min(api.process(&mut dataplane, now))
         };
         let wait = next.saturating_duration_since(Instant::now());
         let timeout =
             rustix::time::Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
-        let wake = [signals.as_fd(), poll_fd.as_fd(), api.poll_fd()];
+        let wake = [signals.as_fd(), poll_fd.as_fd(), api.poll_fd(), stats.poll_fd()];
         let mut fds = wake.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

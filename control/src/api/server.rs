@@ -139,8 +139,9 @@ impl ApiServer {
                 }
                 number => {
                     if let Some(slot) = self.clients.get_mut(&number) {
+                        let flags = event.flags;
                         slot.again = true;
-                        slot.connection.hung_up |= event.flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                        slot.connection.hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
                     }
                 }
             }
