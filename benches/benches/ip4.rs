@@ -10,8 +10,9 @@ use wharf_engine::GraphBuilder;
 use wharf_engine::counter::Combined;
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_engine::wake::Waker;
-use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::wire::checksum::checksum;
 use wharf_nodes::wire::ethernet::MacAddress;
 
@@ -47,13 +48,17 @@ fn packets(routes: u32) -> Vec<Vec<u8>> {
     (0..PACKETS).map(|_| packet(FIRST + next())).collect()
 }
 
-fn rig(mode: L2Mode, routes: u32, burst: usize) -> Rig {
+fn rig(mode: InputMode, routes: u32, burst: usize) -> Rig {
     let mut list = GraphBuilder::new();
     // The events say nothing here.
     let _events = wharf_nodes::nodes(&mut list, Waker::new().expect("an eventfd"));
     let mut rig = Rig::new(list, "ethernet-input", packets(routes), burst);
     let entry = InterfaceEntry { up: true, mode, mac: MacAddress(MAC), ip4: true };
-    rig.engine.tables::<InterfaceTables>().publish(InterfaceTables { list: vec![entry; 2] });
+    rig.engine
+        .tables::<InterfaceTables>()
+        .publish(InterfaceTables { list: vec![entry; 2], ..InterfaceTables::default() });
+    let port = L2Port { mode: PortMode::Xconnect, peer: TO, ..L2Port::default() };
+    rig.engine.tables::<L2Tables>().publish(L2Tables { ports: vec![port; 2], ..L2Tables::default() });
 
     let mut fib = MtrieWriter::new(1 << 16);
     if routes == 1 {
@@ -83,10 +88,10 @@ fn rig(mode: L2Mode, routes: u32, burst: usize) -> Rig {
 
 fn paths(c: &mut Criterion) {
     let shapes = [
-        ("cross-connect", L2Mode::Xconnect(TO), 1),
-        ("ip4, one route", L2Mode::L3, 1),
-        ("ip4, 1k routes", L2Mode::L3, 1_000),
-        ("ip4, 1M routes", L2Mode::L3, 1_000_000),
+        ("cross-connect", InputMode::L2, 1),
+        ("ip4, one route", InputMode::L3, 1),
+        ("ip4, 1k routes", InputMode::L3, 1_000),
+        ("ip4, 1M routes", InputMode::L3, 1_000_000),
     ];
     for (name, mode, routes) in shapes {
         let mut group = c.benchmark_group(name);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use memif::{
-    Address, Client, ClientConfig, Connection, InterfaceConfig, Listener, ListenerConfig, RxSink,
+    Address, Client, ClientConfig, Connection, InterfaceConfig, Listener, ListenerConfig, RxSink, Secret,
     ServerEvent, TxSource,
 };
 
@@ -18,8 +18,10 @@ fn connection() -> (Connection, Connection) {
     let address = Address::parse(&name).expect("a good name");
     let now = Instant::now();
     let mut listener = Listener::bind(ListenerConfig::new(address.clone()), now).expect("the name is free");
-    listener.add(InterfaceConfig::new(0, "bench")).expect("the id is free");
-    let mut client = Client::connect(ClientConfig::new(address, 0), now).expect("somebody listens");
+    let secret = Secret::new(b"bench").ok();
+    listener.add(InterfaceConfig { secret, ..InterfaceConfig::new(0, "bench") }).expect("the id is free");
+    let mut client = Client::connect(ClientConfig { secret, ..ClientConfig::new(address, 0) }, now)
+        .expect("somebody listens");
     let (mut ours, mut theirs) = (None, None);
     loop {
         for event in listener.process(Instant::now()) {

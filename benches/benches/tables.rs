@@ -8,8 +8,6 @@ use wharf_nodes::wire::checksum::{checksum, header_checksum_ok};
 
 /// Addresses looked up in a turn: a vector.
 const VECTOR: usize = 256;
-/// Lookups ahead that a prefetch goes, as in a node.
-const AHEAD: usize = 8;
 /// Different vectors.
 const VECTORS: usize = 256;
 
@@ -31,25 +29,6 @@ fn mtrie(c: &mut Criterion) {
         let mut next = || vectors.next().unwrap_or_default();
         group.bench_function(BenchmarkId::new("one by one", routes), |b| {
             b.iter(|| next().iter().map(|a| table.lookup(*a)).fold(0u32, u32::wrapping_add));
-        });
-        group.bench_function(BenchmarkId::new("by four", routes), |b| {
-            b.iter(|| {
-                let (fours, _) = next().as_chunks::<4>();
-                fours.iter().flat_map(|four| table.lookup_x4(*four)).fold(0u32, u32::wrapping_add)
-            });
-        });
-        group.bench_function(BenchmarkId::new("by four, prefetched", routes), |b| {
-            b.iter(|| {
-                let vector = next();
-                let mut sum = 0u32;
-                let (fours, _) = vector.as_chunks::<4>();
-                for (i, four) in fours.iter().enumerate() {
-                    vector.iter().skip(i * 4 + AHEAD).take(4).for_each(|a| table.prefetch(*a));
-                    let [a, b, c, d] = table.lookup_x4(*four);
-                    sum = sum.wrapping_add(a ^ b ^ c ^ d);
-                }
-                sum
-            });
         });
     }
     group.finish();

@@ -415,11 +415,11 @@ impl BufferCache {
         }
     }
 
-    /// The free index that is `k`-th to be used, counted from the one freed last: that one is most likely in
-    /// the processor's cache. `k` is below what [`BufferCache::stock`] returned.
+    /// Lends `n` free indices, no more than [`BufferCache::stock`] returned.
     #[inline(always)]
-    pub(crate) fn peek(&self, k: usize) -> u32 {
-        self.free[self.free.len() - 1 - k]
+    pub(crate) fn lend(&mut self, n: usize) -> Lent<'_> {
+        let n = n.min(self.free.len());
+        Lent { pool: &self.pool, free: &mut self.free, n }
     }
 
     /// A single buffer whose index satisfies `wanted`. Looks at the cache, and when that has none, at one batch of the
@@ -456,26 +456,14 @@ impl BufferCache {
         self.cursor = to;
     }
 
-    /// Removes the first `n` that [`BufferCache::peek`] shows: they now belong to the frame that they were written to.
-    #[inline(always)]
-    pub(crate) fn take(&mut self, n: usize) {
-        let at = self.free.len() - n;
-        if Pool::CHECKED {
-            for &index in &self.free[at..] {
-                self.pool.change_owner(index, Owner::FREE, Owner::GRAPH);
-            }
-        }
-        self.free.truncate(at);
-    }
-
     /// A single buffer.
     #[inline]
     pub fn alloc(&mut self) -> Option<BufferIndex> {
         if self.stock(1) == 0 {
             return None;
         }
-        let index = self.free[self.free.len() - 1];
-        self.take(1);
+        let index = self.free.pop()?;
+        self.pool.change_owner(index, Owner::FREE, Owner::GRAPH);
         Some(BufferIndex(index))
     }
 
@@ -488,10 +476,11 @@ impl BufferCache {
     /// Gives many buffers back.
     #[inline(always)]
     pub fn free_iter(&mut self, buffers: impl Iterator<Item = BufferIndex>) {
-        for buffer in buffers {
-            self.pool.change_owner(buffer.0, Owner::GRAPH, Owner::FREE);
-            self.free.push(buffer.0);
-        }
+        let pool = &self.pool;
+        self.free.extend(buffers.map(|buffer| {
+            pool.change_owner(buffer.0, Owner::GRAPH, Owner::FREE);
+            buffer.0
+        }));
         if self.free.len() > 3 * BATCH {
             self.spill();
         }
@@ -503,6 +492,48 @@ impl BufferCache {
         let mut inner = self.pool.inner();
         inner.free.extend(self.free.drain(at..));
         self.pool.free_hint.store(inner.free.len() as u32, Ordering::Relaxed);
+    }
+}
+
+/// Free indices of a cache that are about to be used.
+pub(crate) struct Lent<'a> {
+    pool: &'a Pool,
+    free: &'a mut Vec<u32>,
+    /// At most the length of `free`.
+    n: usize,
+}
+
+impl Lent<'_> {
+    /// How many there are.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.n
+    }
+
+    /// The `k`-th, counted from the one that was freed last: that one is most likely in the processor's cache.
+    #[inline(always)]
+    pub(crate) fn get(&self, k: usize) -> Option<u32> {
+        // SAFETY: k < n <= free.len().
+        (k < self.n).then(|| unsafe { *self.free.get_unchecked(self.free.len() - 1 - k) })
+    }
+
+    /// Those from the `k`-th on, the last one first.
+    #[inline(always)]
+    pub(crate) fn rest(&self, k: usize) -> &[u32] {
+        let n = self.free.len();
+        self.free.get(n - self.n..n - k.min(self.n)).unwrap_or_default()
+    }
+
+    /// Takes the first `used` out of the cache: they now belong to the frame that they were written to.
+    #[inline(always)]
+    pub(crate) fn keep_from(&mut self, used: usize) {
+        let at = self.free.len() - used.min(self.n);
+        if Pool::CHECKED {
+            for &index in &self.free[at..] {
+                self.pool.change_owner(index, Owner::FREE, Owner::GRAPH);
+            }
+        }
+        self.free.truncate(at);
     }
 }
 

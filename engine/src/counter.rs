@@ -3,6 +3,7 @@
 
 use crate::WorkerIndex;
 use crate::stats::{Row, Segment, Stats, Table};
+use crossbeam_utils::CachePadded;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,20 +33,20 @@ pub struct Count {
 pub struct Combined {
     /// `None` for no workers.
     table: Option<Table>,
-    /// Per worker.
+    /// Per worker, and main's at the end.
     rows: Box<[Row]>,
+    /// Packets of all entries, row by row, whatever was cleared.
+    totals: Box<[CachePadded<AtomicU64>]>,
     /// Numbers in an entry.
     width: usize,
     /// Entries that may be counted.
     len: AtomicUsize,
     capacity: usize,
-    /// Packets that were counted before [`Combined::reset`].
-    before: AtomicU64,
     zero: std::sync::Mutex<Vec<Count>>,
 }
 
 impl Combined {
-    /// A table for `workers` workers, in memory of its own; no entry yet.
+    /// A table for main and `workers` workers, in memory of its own; no entry yet. Main counts as the worker behind the last.
     ///
     /// # Panics
     /// Without memory.
@@ -71,16 +72,23 @@ impl Combined {
     }
 
     fn over(table: Option<Table>, workers: usize, capacity: usize, width: usize) -> Combined {
-        let rows = (0..workers).filter_map(|worker| table.as_ref().map(|table| table.row(worker + 1)));
+        let rows: Box<[Row]> =
+            table.iter().flat_map(|table| (1..=workers).chain([0]).map(|thread| table.row(thread))).collect();
         Combined {
-            rows: rows.collect(),
+            totals: rows.iter().map(|_| CachePadded::default()).collect(),
+            rows,
             table,
             width,
             len: AtomicUsize::new(0),
             capacity,
-            before: AtomicU64::new(0),
             zero: std::sync::Mutex::new(Vec::new()),
         }
+    }
+
+    /// A second table in the same rows, whose [`Combined::total`] is its own. An entry is counted in one of the two.
+    pub fn beside(&self) -> Combined {
+        let workers = self.rows.len().saturating_sub(1);
+        Combined::over(self.table.clone(), workers, self.capacity, self.width)
     }
 
     /// The rows, to be shown to others.
@@ -112,6 +120,9 @@ impl Combined {
             {
                 add(counter, bytes);
             }
+            if let Some(total) = self.totals.get(worker.index()) {
+                add(total, packets);
+            }
         }
     }
 
@@ -126,14 +137,11 @@ impl Combined {
 
     /// Packets of all entries since the start, whatever was cleared.
     pub fn total(&self) -> u64 {
-        let len = self.len.load(Ordering::Relaxed) as u32;
-        let counted = (0..len).map(|index| self.raw(index).packets).fold(0, u64::wrapping_add);
-        counted.wrapping_add(self.before.load(Ordering::Relaxed))
+        self.totals.iter().map(|total| total.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
     /// Starts an entry anew, for a new owner. No worker may be counting on it.
     pub fn reset(&self, index: u32) {
-        self.before.fetch_add(self.raw(index).packets, Ordering::Relaxed);
         let at = index as usize * self.width;
         let numbers = self.rows.iter().flat_map(|row| row.get(at..at + self.width).unwrap_or_default());
         numbers.for_each(|number| number.store(0, Ordering::Relaxed));
@@ -177,11 +185,17 @@ impl Tally {
     #[inline(always)]
     pub fn count(&mut self, counters: &Combined, worker: WorkerIndex, index: u32, bytes: u16) {
         if index != self.index {
-            self.flush(counters, worker);
-            self.index = index;
+            self.turn_to(counters, worker, index);
         }
         self.packets += 1;
         self.bytes += u64::from(bytes);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn turn_to(&mut self, counters: &Combined, worker: WorkerIndex, index: u32) {
+        self.flush(counters, worker);
+        self.index = index;
     }
 
     /// Writes out what was collected. A node calls it in [`crate::Node::frame_done`].
@@ -201,6 +215,10 @@ pub struct InterfaceCounters {
     pub rx: Combined,
     /// `tx`: handed to the device.
     pub tx: Combined,
+    /// `rx` of an interface without a device (a sub-interface, a tunnel, a BVI): counted by the node that finds it.
+    pub virtual_rx: Combined,
+    /// `tx` of an interface without a device.
+    pub virtual_tx: Combined,
     /// `drops`: packets received here that the graph dropped.
     pub drops: Combined,
     /// `punt`: packets received here that went to the host.
@@ -221,9 +239,12 @@ impl InterfaceCounters {
     /// Counters for `workers` workers, shown as `/if/NAME`.
     pub fn new(stats: &Stats, workers: usize) -> io::Result<InterfaceCounters> {
         let new = |width| Combined::within(stats.segment(), workers, MAX_INTERFACES, width);
+        let (rx, tx) = (new(2)?, new(2)?);
         let counters = InterfaceCounters {
-            rx: new(2)?,
-            tx: new(2)?,
+            virtual_rx: rx.beside(),
+            virtual_tx: tx.beside(),
+            rx,
+            tx,
             drops: new(1)?,
             punt: new(1)?,
             ip4: new(1)?,
@@ -240,7 +261,8 @@ impl InterfaceCounters {
         Ok(counters)
     }
 
-    /// All of them, with the names of `show interface` and the stats segment.
+    /// All of them, with the names of `show interface` and the stats segment. Those of interfaces without a device are in the rows of
+    /// the others.
     pub fn all(&self) -> [(&'static str, &Combined); 9] {
         [
             ("rx", &self.rx),
@@ -255,9 +277,18 @@ impl InterfaceCounters {
         ]
     }
 
+    /// Counts packets that a device lost, as main learns of them.
+    pub fn missed(&self, sw_if_index: u32, packets: u64) {
+        let main = WorkerIndex(self.rx_miss.rows.len() as u16 - 1);
+        self.rx_miss.add(main, sw_if_index, packets, 0);
+    }
+
     /// See [`Combined::ensure`].
     pub fn ensure(&self, sw_if_index: u32) {
-        self.all().iter().for_each(|(_, counter)| counter.ensure(sw_if_index));
+        let all = self.all().map(|(_, counter)| counter);
+        all.iter()
+            .chain(&[&self.virtual_rx, &self.virtual_tx])
+            .for_each(|counter| counter.ensure(sw_if_index));
     }
 
     /// See [`Combined::reset`].
@@ -274,6 +305,17 @@ impl InterfaceCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn main_counts_what_devices_lost() {
+        let counters = InterfaceCounters::new(&Stats::new(8 << 20).unwrap(), 1).unwrap();
+        counters.ensure(3);
+        counters.virtual_rx.add(WorkerIndex(0), 3, 4, 400);
+        assert_eq!((counters.rx.get(3).bytes, counters.rx.total(), counters.virtual_rx.total()), (400, 0, 4));
+        counters.missed(3, 5);
+        counters.rx_miss.add(WorkerIndex(0), 3, 2, 0);
+        assert_eq!(counters.rx_miss.get(3).packets, 7);
+    }
 
     #[test]
     fn sums_over_workers_and_clears_for_the_reader() {

@@ -1,6 +1,6 @@
 //! What a driver gives to the engine: receive queues and transmit queues, each run by one worker at a time.
 
-use crate::buffer::{BufferCache, BufferIndex, DATA_START, Owner, STRIDE};
+use crate::buffer::{BufferCache, BufferIndex, DATA_START, Lent, Owner, STRIDE};
 use crate::frame::{FRAME_SIZE, Frame, Packet, flags};
 use crate::node::WorkerState;
 use crate::{NodeIndex, SwIfIndex};
@@ -129,11 +129,13 @@ impl RxBurst<'_> {
     #[inline(always)]
     pub fn fresh(&mut self, want: usize) -> FreshBuffers<'_> {
         let count = self.cache.stock(want.min(self.frame.room()));
+        let base = self.cache.pool().base();
         FreshBuffers {
+            free: self.cache.lend(count),
+            at: self.frame.len(),
             frame: self.frame,
-            cache: self.cache,
+            base,
             interface: self.interface,
-            count,
             used: 0,
             bytes: &mut self.bytes,
         }
@@ -170,10 +172,12 @@ fn change_owner(cache: &BufferCache, interface: SwIfIndex, buffer: &BufferIndex,
 
 /// Free buffers that become packets one by one, in order, as they are filled. What is not used stays in the cache.
 pub struct FreshBuffers<'a> {
+    free: Lent<'a>,
     frame: &'a mut Frame,
-    cache: &'a mut BufferCache,
+    /// Length of the frame before.
+    at: usize,
+    base: *mut u8,
     interface: SwIfIndex,
-    count: usize,
     used: usize,
     bytes: &'a mut u64,
 }
@@ -181,7 +185,7 @@ pub struct FreshBuffers<'a> {
 impl fmt::Debug for FreshBuffers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FreshBuffers")
-            .field("count", &self.count)
+            .field("count", &self.free.len())
             .field("used", &self.used)
             .finish_non_exhaustive()
     }
@@ -191,31 +195,47 @@ impl FreshBuffers<'_> {
     /// Buffers that are left.
     #[inline(always)]
     pub fn left(&self) -> usize {
-        self.count - self.used
+        self.free.len() - self.used
     }
 
     /// Where the data of the `k`-th next buffer goes: [`crate::buffer::DATA_SIZE`] bytes, 64-byte aligned. `None` when
     /// there are fewer.
     #[inline(always)]
     pub fn slot(&self, k: usize) -> Option<*mut u8> {
-        let at = self.used + k;
-        if at >= self.count {
-            return None;
+        let index = self.free.get(self.used + k)?;
+        Some(self.base.wrapping_add(index as usize * STRIDE + usize::from(DATA_START)))
+    }
+
+    /// Fills the next `n` buffers, or as many as are left: `fill` gets the number of a packet and where it goes, as
+    /// [`FreshBuffers::slot`] has it, and returns its length. Returns how many packets and bytes it was.
+    #[inline(always)]
+    pub fn fill(&mut self, n: usize, mut fill: impl FnMut(usize, *mut u8) -> u16) -> (usize, u64) {
+        let n = n.min(self.left());
+        let (free, base, interface) = (self.free.rest(self.used), self.base, self.interface);
+        // SAFETY: `RxBurst::fresh` lends no more than the frame has room for behind `at`.
+        let packets = unsafe { self.frame.as_mut_ptr().add(self.at + self.used) };
+        let mut bytes = 0;
+        for (k, &index) in free.iter().rev().take(n).enumerate() {
+            let to = base.wrapping_add(index as usize * STRIDE + usize::from(DATA_START));
+            let packet = Packet::new(BufferIndex(index), DATA_START, fill(k, to), interface);
+            bytes += u64::from(packet.len);
+            // SAFETY: k < n <= left.
+            unsafe { packets.add(k).write(packet) };
         }
-        let index = self.cache.peek(at);
-        Some(self.cache.pool().base().wrapping_add(index as usize * STRIDE + usize::from(DATA_START)))
+        self.used += n;
+        *self.bytes += bytes;
+        (n, bytes)
     }
 
     /// The next buffer holds a packet of `len` bytes.
     #[inline(always)]
     pub fn commit(&mut self, len: u16) {
-        if self.used < self.count {
-            let index = self.cache.peek(self.used);
+        if let Some(index) = self.free.get(self.used) {
             let packet = Packet::new(BufferIndex(index), DATA_START, len, self.interface);
-            if self.frame.push(packet).is_ok() {
-                self.used += 1;
-                *self.bytes += u64::from(len);
-            }
+            *self.bytes += u64::from(packet.len);
+            // SAFETY: `RxBurst::fresh` lends no more than the frame has room for behind `at`.
+            unsafe { self.frame.as_mut_ptr().add(self.at + self.used).write(packet) };
+            self.used += 1;
         }
     }
 }
@@ -223,7 +243,9 @@ impl FreshBuffers<'_> {
 impl Drop for FreshBuffers<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.cache.take(self.used);
+        self.free.keep_from(self.used);
+        // SAFETY: `commit` initialised the packets up to there.
+        unsafe { self.frame.set_len(self.at + self.used) };
     }
 }
 
@@ -232,6 +254,7 @@ pub struct TxBurst<'a> {
     pub(crate) cache: &'a mut BufferCache,
     pub(crate) state: &'a WorkerState,
     pub(crate) interface: SwIfIndex,
+    pub(crate) flags: u16,
 }
 
 impl fmt::Debug for TxBurst<'_> {
@@ -241,6 +264,12 @@ impl fmt::Debug for TxBurst<'_> {
 }
 
 impl TxBurst<'_> {
+    /// Bits of [`flags`] that any of the packets to transmit has.
+    #[inline(always)]
+    pub fn flags(&self) -> u16 {
+        self.flags
+    }
+
     /// The interface that sends.
     pub fn interface(&self) -> SwIfIndex {
         self.interface
@@ -255,7 +284,7 @@ impl TxBurst<'_> {
     /// queue's, written; [`crate::buffer::HEADROOM`] and the cold header lie before it.
     #[inline(always)]
     pub fn address(&self, packet: &Packet) -> *mut u8 {
-        self.cache.pool().base().wrapping_add(packet.buffer.0 as usize * STRIDE + usize::from(packet.start))
+        packet.address(self.base())
     }
 
     /// Base address of the pool.
@@ -315,6 +344,8 @@ pub enum TxPath {
     Worker(u16),
     /// What is sent comes back as received: a loopback.
     Loop,
+    /// A node takes the place of a device: a sub-interface, a tunnel. It is handed the interface as metadata.
+    Node(NodeIndex),
 }
 
 /// What the engine knows of an interface.

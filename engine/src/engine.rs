@@ -140,7 +140,7 @@ pub struct InputRecord {
 /// Packets in and out, for the invariant `in = out + dropped + punted + held`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Received by devices, or injected by main.
+    /// Received by devices, injected by main, or made by nodes as copies.
     pub received: u64,
     /// Handed to devices.
     pub sent: u64,
@@ -191,6 +191,8 @@ pub struct Engine {
     inputs: Vec<InputRecord>,
     outputs: Vec<Output>,
     loops: Vec<SwIfIndex>,
+    /// Interfaces with a node for a device.
+    virtuals: BTreeMap<SwIfIndex, NodeIndex>,
     next_input: u64,
     injected: AtomicU64,
     stalls: u64,
@@ -319,6 +321,7 @@ impl Engine {
             inputs: Vec::new(),
             outputs: Vec::new(),
             loops: Vec::new(),
+            virtuals: BTreeMap::new(),
             next_input: 0,
             injected: AtomicU64::new(0),
             stalls: 0,
@@ -419,6 +422,9 @@ impl Engine {
         if interface.as_ref().is_some_and(|i| i.loopback) {
             self.loops.push(index);
         }
+        if interface.is_none() {
+            self.virtuals.remove(&index);
+        }
         let tx = self.tx_paths(index);
         self.interfaces.update(|current| {
             let mut next = current.clone();
@@ -431,9 +437,19 @@ impl Engine {
         });
     }
 
+    /// Puts a node in the place of an interface's device: it is handed what the interface sends, with the interface as
+    /// metadata. It stays until the interface is deleted.
+    pub fn set_output_node(&mut self, index: SwIfIndex, node: NodeIndex) {
+        self.virtuals.insert(index, node);
+        self.publish_tx_paths(index);
+    }
+
     fn tx_paths(&self, index: SwIfIndex) -> Vec<TxPath> {
         let owners: Vec<u16> =
             self.outputs.iter().filter(|o| o.interface == index).map(|o| o.worker.0).collect();
+        if let Some(node) = self.virtuals.get(&index) {
+            return vec![TxPath::Node(*node); self.workers.len()];
+        }
         (0..self.workers.len() as u16)
             .map(|worker| match owners.get(usize::from(worker) % owners.len().max(1)) {
                 _ if self.loops.contains(&index) => TxPath::Loop,
@@ -620,7 +636,7 @@ impl Engine {
             self.workers.iter().map(|w| f(&w.shared).load(Ordering::Relaxed)).sum()
         };
         Balance {
-            received: self.counters.rx.total() + self.injected.load(Ordering::Relaxed),
+            received: self.counters.rx.total() + self.injected.load(Ordering::Relaxed) + sum(|s| &s.copies),
             sent: self.counters.tx.total(),
             dropped: vectors(NodeIndex::DROP) + sum(|s| &s.tx_drops),
             punted: vectors(NodeIndex::PUNT),
@@ -641,7 +657,7 @@ impl Engine {
             let loops = worker.shared.loops.load(Ordering::Relaxed);
             if loops != worker.watched.0 || worker.shared.is_sleeping() {
                 worker.watched = (loops, now);
-            } else if now - worker.watched.1 > STALL_NANOS {
+            } else if now.saturating_sub(worker.watched.1) > STALL_NANOS {
                 // Once per stall: the next report is due when it has moved and stopped again, or a minute later.
                 worker.watched.1 = now + 60_000_000_000;
                 self.stalls += 1;

@@ -80,6 +80,12 @@ impl Packet {
         self.buffer.0
     }
 
+    /// Address of the packet's first byte in the pool that starts at `base`: only for its owner to use.
+    #[inline(always)]
+    pub fn address(&self, base: *mut u8) -> *mut u8 {
+        base.wrapping_add(self.buffer.0 as usize * STRIDE + usize::from(self.start))
+    }
+
     /// Takes the packet apart.
     #[inline(always)]
     pub fn into_buffer(self) -> BufferIndex {
@@ -290,16 +296,17 @@ impl PacketRef<'_> {
     /// Moves the start `n` bytes on: what was there stays before it. Stops at the end of the packet.
     #[inline(always)]
     pub fn advance(&mut self, n: u16) {
-        self.packet.start = (self.packet.start + n.min(STRIDE as u16)).min((STRIDE - MAX_HEADER) as u16);
-        self.packet.len = self.packet.len.saturating_sub(n);
+        let n = n.min(self.packet.len);
+        self.packet.start = (self.packet.start + n).min((STRIDE - MAX_HEADER) as u16);
+        self.packet.len -= n;
     }
 
-    /// Moves the start `n` bytes back, over headroom or an earlier header. Stops at the start of the headroom.
+    /// Moves the start `n` bytes back, over headroom or an earlier header, at most [`PacketRef::headroom`].
     #[inline(always)]
     pub fn retreat(&mut self, n: u16) {
-        let start = self.packet.start.saturating_sub(n).max(COLD as u16);
-        self.packet.len = (self.packet.len + n.min(STRIDE as u16)).min(STRIDE as u16 - start);
-        self.packet.start = start;
+        let n = n.min(self.headroom());
+        self.packet.start -= n;
+        self.packet.len += n;
     }
 
     /// Bytes before the packet that [`PacketRef::retreat`] can use.
@@ -314,6 +321,12 @@ impl PacketRef<'_> {
         self.packet.len = len.min(STRIDE as u16 - self.packet.start);
     }
 
+    /// Cuts the packet to `len` bytes if it is longer.
+    #[inline(always)]
+    pub fn truncate(&mut self, len: u16) {
+        self.packet.len = self.packet.len.min(len);
+    }
+
     /// Puts the start back where received data starts and makes the packet `len` bytes long: for a node that writes
     /// a new packet over the old one.
     #[inline(always)]
@@ -326,6 +339,18 @@ impl PacketRef<'_> {
     #[inline(always)]
     pub fn rx(&self) -> SwIfIndex {
         self.packet.rx
+    }
+
+    /// Says that it was received by another interface, which lies in the one of before: a sub-interface, a tunnel, a BVI.
+    #[inline(always)]
+    pub fn set_rx(&mut self, interface: SwIfIndex) {
+        self.packet.rx = interface;
+    }
+
+    /// The metadata that [`crate::Node::process`] will be given: for [`crate::Node::prefetch`], which runs before.
+    #[inline(always)]
+    pub fn meta<M: Meta>(&self) -> M {
+        self.packet.take_meta()
     }
 
     /// See [`flags`].

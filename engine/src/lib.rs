@@ -6,6 +6,7 @@
 //! Start reading at [`node`], then [`dispatch`], [`worker`], [`engine`].
 
 pub mod arc;
+pub mod bihash;
 pub mod buffer;
 pub mod clock;
 pub mod counter;

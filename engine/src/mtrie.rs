@@ -105,50 +105,10 @@ impl Mtrie {
         leaf.index()
     }
 
-    /// Four lookups, level by level, so that the loads of one level overlap.
-    #[inline(always)]
-    pub fn lookup_x4(&self, addrs: [u32; 4]) -> [u32; 4] {
-        let [a, b, c, d] = addrs;
-        let (mut la, mut lb) = (self.root_leaf(a), self.root_leaf(b));
-        let (mut lc, mut ld) = (self.root_leaf(c), self.root_leaf(d));
-        for shift in [8, 0] {
-            if (la.0 | lb.0 | lc.0 | ld.0) & 1 == 0 {
-                break;
-            }
-            la = self.step(la, a >> shift);
-            lb = self.step(lb, b >> shift);
-            lc = self.step(lc, c >> shift);
-            ld = self.step(ld, d >> shift);
-        }
-        [la.index(), lb.index(), lc.index(), ld.index()]
-    }
-
-    /// Brings the slot below the root that a lookup of `addr` will read toward the cache. To be called for a packet
-    /// several places ahead: it waits for the root slot itself.
-    #[inline(always)]
-    pub fn prefetch(&self, addr: u32) {
-        let leaf = self.root_leaf(addr);
-        if leaf.is_ply() {
-            // SAFETY: read from a reachable slot (I).
-            prefetch_read(unsafe { self.slot(leaf, addr >> 8) });
-        }
-    }
-
     #[inline(always)]
     fn root_leaf(&self, addr: u32) -> Leaf {
         let index = (addr >> 16) as usize; // < ROOT_SLOTS: the compiler drops the bounds check
         Leaf(self.root.slots[index].load(Ordering::Acquire))
-    }
-
-    /// `leaf` itself if it is terminal, else what its ply says for the low 8 bits of `bits`.
-    #[inline(always)]
-    fn step(&self, leaf: Leaf, bits: u32) -> Leaf {
-        if leaf.is_ply() {
-            // SAFETY: read from a reachable slot (I).
-            unsafe { self.ply_leaf(leaf, bits) }
-        } else {
-            leaf
-        }
     }
 
     /// # Safety
@@ -199,24 +159,6 @@ impl fmt::Debug for Mtrie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mtrie").finish_non_exhaustive()
     }
-}
-
-/// Hints that the line of `address` will be read.
-#[inline(always)]
-fn prefetch_read(address: *const AtomicU32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64; a prefetch never faults and changes no state but the caches'.
-        unsafe { _mm_prefetch(address.cast(), _MM_HINT_T0) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a prefetch never faults and changes no state but the caches'.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = address;
 }
 
 /// The chunk of a ply, and its place there.

@@ -5,6 +5,7 @@ use crate::counter::InterfaceCounters;
 use crate::frame::{META_SIZE, Meta, Packet, PacketRef};
 use crate::stats::Counter;
 use crate::trace::TraceView;
+use crate::worker::Copying;
 use crate::{NodeIndex, SwIfIndex, WorkerIndex};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,21 +42,6 @@ pub trait Node: Sized + Send + 'static {
 
     /// Decides about one packet.
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: Self::Meta) -> Disposition<Self>;
-
-    /// Decides about four packets, for a node that can overlap their lookups.
-    #[inline(always)]
-    fn process_x4(
-        &mut self,
-        cx: &Cx<'_, Self>,
-        [a, b, c, d]: [&mut PacketRef<'_>; 4],
-        [ma, mb, mc, md]: [Self::Meta; 4],
-    ) -> [Disposition<Self>; 4] {
-        let a = self.process(cx, a, ma);
-        let b = self.process(cx, b, mb);
-        let c = self.process(cx, c, mc);
-        let d = self.process(cx, d, md);
-        [a, b, c, d]
-    }
 
     /// Called after the last packet of a frame, to write out what was collected over it.
     #[inline(always)]
@@ -230,6 +216,7 @@ pub struct Cx<'a, N: Node> {
     pub(crate) state: &'a WorkerState,
     pub(crate) errors: &'a [AtomicU64],
     pub(crate) held: usize,
+    pub(crate) copier: &'a dyn Copying,
 }
 
 impl<'a, N: Node> Cx<'a, N> {

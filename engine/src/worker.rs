@@ -4,16 +4,21 @@
 //! until nothing is pending, flush the transmit queues. A worker with nothing to do arms its queues and sleeps.
 
 mod commands;
+mod copies;
 mod handoff;
 mod shared;
 mod sleep;
 mod terminals;
 
+use copies::Copier;
+pub(crate) use copies::Copying;
+pub use copies::MAX_COPIES;
 pub(crate) use shared::{Command, Handoff, InputSlot, OutputSlot};
 pub use shared::{DeviceNode, WorkerShared};
 
 use crate::arc::ArcTables;
 use crate::buffer::BufferCache;
+use crate::clock::{self, TickClock};
 use crate::counter::{Tally, add};
 use crate::device::{Interface, Interfaces, RxBurst, RxMode, TxBurst};
 use crate::dispatch::{Codes, CpuLevel, Env, Erased, code};
@@ -23,7 +28,7 @@ use crate::node::{NodeCounters, TICK, WorkerState};
 use crate::rcu::{Cell, Reader};
 use crate::ring::{Consumer, Producer};
 use crate::trace::TraceBuffer;
-use crate::{NodeIndex, SwIfIndex, clock};
+use crate::{NodeIndex, SwIfIndex};
 use rustix::event::epoll;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -89,9 +94,14 @@ pub struct Worker {
     codes: Box<Codes>,
     hold_keys: Vec<u32>,
     released: Vec<(u16, Packet)>,
+    /// Copies that a node made, until they are enqueued.
+    copies: Vec<(u16, Packet)>,
     drops: Tally,
     punts: Tally,
     epoll: OwnedFd,
+    clock: TickClock,
+    /// The last look at the tick counter: where one piece of work ends, the next one begins.
+    ticks: u64,
     next_tick: u64,
     holding: usize,
     last_turn: u64,
@@ -158,9 +168,12 @@ impl Worker {
             codes: Box::new([0; FRAME_SIZE]),
             hold_keys: Vec::new(),
             released: Vec::new(),
+            copies: Vec::new(),
             drops: Tally::default(),
             punts: Tally::default(),
             epoll,
+            clock: TickClock::new(),
+            ticks: 0,
             next_tick: 0,
             holding: 0,
             last_turn: 0,
@@ -220,7 +233,7 @@ impl Worker {
             }
             match self.patience() {
                 None => std::hint::spin_loop(),
-                Some(spin) if self.state.now - idle_since < spin => std::hint::spin_loop(),
+                Some(spin) if self.state.now.saturating_sub(idle_since) < spin => std::hint::spin_loop(),
                 Some(_) => {
                     self.sleep();
                     idle_since = clock::nanos();
@@ -244,7 +257,8 @@ impl Worker {
 
     /// One turn of the loop. Returns whether there was anything to do.
     pub fn turn(&mut self) -> bool {
-        self.state.now = clock::nanos();
+        self.ticks = clock::ticks();
+        self.state.now = self.clock.nanos_at(self.ticks);
         if self.last_turn != 0 {
             let gap = self.state.now - self.last_turn;
             if gap > self.shared().max_gap_nanos.load(Ordering::Relaxed) {
@@ -258,6 +272,7 @@ impl Worker {
         work |= self.poll_inputs();
         if self.state.now >= self.next_tick {
             self.tick();
+            lap(&mut self.ticks);
         }
         work |= self.run_graph();
         self.send_handoffs();
@@ -361,27 +376,33 @@ impl Worker {
     #[inline(always)]
     fn dispatch(&mut self, node: NodeIndex, frame: Box<Frame>) {
         let vectors = frame.len();
-        let start = clock::ticks();
         match node {
             NodeIndex::DROP => self.drop_frame(frame),
             NodeIndex::PUNT => self.punt_frame(frame),
             NodeIndex::DEVICE_OUTPUT => self.output_frame(frame),
             _ => self.run_node(node, frame),
         }
-        self.counters[node.index()].record(vectors, clock::ticks().wrapping_sub(start));
+        let clocks = lap(&mut self.ticks);
+        self.counters[node.index()].record(vectors, clocks);
     }
 
     #[inline(always)]
     fn run_node(&mut self, node: NodeIndex, mut frame: Box<Frame>) {
+        let base = self.cache.pool().base();
+        let copier = Copier::new(&mut self.cache, &mut self.copies);
         let mut env = Env {
-            base: self.cache.pool().base(),
+            base,
             state: &self.state,
             level: self.level,
             trace: &self.trace,
             codes: &mut self.codes,
             hold_keys: &mut self.hold_keys,
+            copier: &copier,
         };
         let same = self.runners[node.index() - TERMINALS].run(&mut env, &mut frame);
+        if !self.copies.is_empty() {
+            self.enqueue_copies(node);
+        }
         let code = self.codes[0];
         if same && code != code::HOLD {
             let target = self.target(node, code);
@@ -441,13 +462,16 @@ impl Worker {
         self.next_tick = self.state.now + TICK.as_nanos() as u64;
         let mut holding = 0;
         for i in 0..self.runners.len() {
+            let base = self.cache.pool().base();
+            let copier = Copier::new(&mut self.cache, &mut self.copies);
             let mut env = Env {
-                base: self.cache.pool().base(),
+                base,
                 state: &self.state,
                 level: self.level,
                 trace: &self.trace,
                 codes: &mut self.codes,
                 hold_keys: &mut self.hold_keys,
+                copier: &copier,
             };
             let mut released = std::mem::take(&mut self.released);
             self.runners[i].tick(&mut env, &mut released);
@@ -458,6 +482,9 @@ impl Worker {
                 self.enqueue_packet(target, packet);
             }
             self.released = released;
+            if !self.copies.is_empty() {
+                self.enqueue_copies(node);
+            }
         }
         self.holding = holding;
         self.shared().held.store(holding as u64, Ordering::Relaxed);
@@ -469,7 +496,6 @@ impl Worker {
         let mut any = false;
         for i in 0..self.inputs.len() {
             let mut frame = self.new_frame();
-            let start = clock::ticks();
             let slot = &mut self.inputs[i];
             let (interface, kind) = (slot.interface, slot.kind);
             let mut burst = RxBurst {
@@ -488,8 +514,9 @@ impl Worker {
             } else {
                 self.frames.push(frame);
             }
+            let clocks = lap(&mut self.ticks);
             let counters = &self.graph.inputs[kind].counters[self.state.worker.index()];
-            counters.record(n, clock::ticks().wrapping_sub(start));
+            counters.record(n, clocks);
         }
         any
     }
@@ -546,16 +573,22 @@ impl Worker {
     }
 
     fn flush_output(&mut self, tx: SwIfIndex) {
-        let Worker { outputs, cache, state, pending_outputs, .. } = self;
+        let Worker { outputs, cache, state, pending_outputs, ticks, .. } = self;
         if let Some(Some(slot)) = outputs.get_mut(tx.index()) {
             slot.dirty = false;
-            let start = clock::ticks();
-            let pending = slot.device.flush(&mut TxBurst { cache, state, interface: tx });
-            add(&slot.node.counters.clocks, clock::ticks().wrapping_sub(start));
+            let pending = slot.device.flush(&mut TxBurst { cache, state, interface: tx, flags: 0 });
+            add(&slot.node.counters.clocks, lap(ticks));
             *pending_outputs = *pending_outputs + usize::from(pending) - usize::from(slot.pending);
             slot.pending = pending;
         }
     }
+}
+
+/// Ticks since the last lap.
+#[inline(always)]
+fn lap(last: &mut u64) -> u64 {
+    let now = clock::ticks();
+    now.wrapping_sub(std::mem::replace(last, now))
 }
 
 /// # Safety

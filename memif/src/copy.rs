@@ -6,6 +6,13 @@
 
 use std::ptr;
 
+/// Whether the loops around the copies may run as compiled for AVX2, whose registers halve the moves.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2")
+}
+
 /// Up to here blocks beat a call of memcpy.
 const INLINE: usize = 512;
 
@@ -92,11 +99,11 @@ pub(crate) fn prefetch_read(address: *const u8) {
 /// Hints that the line at `address` will be written. Any address will do.
 #[inline(always)]
 pub(crate) fn prefetch_write(address: *const u8) {
+    // By hand: without a target feature of its own the intrinsic becomes a prefetch for reading, and the line comes twice.
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: as in `prefetch_read`.
+    // SAFETY: as in `prefetch_read`; a processor of this architecture without the instruction takes it as no operation.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(address.cast());
+        std::arch::asm!("prefetchw [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as in `prefetch_read`.

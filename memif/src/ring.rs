@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use crate::copy::{prefetch_read, prefetch_write};
 use crate::error::RingError;
 use crate::index::{Indices, LOAD, STORE};
 use crate::region::Regions;
@@ -113,6 +114,16 @@ impl Ring {
         let slot = usize::from(index & self.mask);
         // SAFETY: slot < ring size, so its 16 bytes lie within the `ring_bytes` that `new` checked.
         unsafe { self.base.as_ptr().add(wire::ring::DESCRIPTORS + slot * wire::DESCRIPTOR_SIZE).cast() }
+    }
+
+    /// Descriptors in a cache line.
+    pub(crate) const DESCRIPTORS_PER_LINE: usize = 64 / wire::DESCRIPTOR_SIZE;
+
+    /// Asks for the line of a descriptor, for this core alone if it will be written.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, index: u16, write: bool) {
+        let word = self.word(index).cast::<u8>();
+        if write { prefetch_write(word) } else { prefetch_read(word) }
     }
 
     /// The slot that a free-running index stands for.

@@ -1,5 +1,9 @@
 //! Receive: descriptors are read once into private memory and checked there, then the packets are copied out,
 //! then the slots go back to the peer, all by one write of our index.
+//!
+//! Both the ring and the packets come from another core's cache. So a burst is worked on in pieces: while one
+//! piece of packets is copied, the next one's descriptors are checked and its packets on their way, and the ring
+//! lines of the piece after that.
 
 use std::os::fd::BorrowedFd;
 use std::ptr;
@@ -9,10 +13,11 @@ use crate::copy::{copy, prefetch_read};
 use crate::index::Cursor;
 use crate::queue::{Counters, RingState, Shared};
 use crate::region::Buffers;
+use crate::ring::Ring;
 use crate::wire::{DESC_FLAG_NEXT, Descriptor};
 
-/// Packets between a prefetch and its use.
-const AHEAD: usize = 8;
+/// Descriptors of a piece.
+const PIECE: usize = 16;
 
 /// Where received packets go. All methods inline into the receive loop.
 ///
@@ -33,6 +38,78 @@ pub trait RxSink {
 
     /// The packet in progress is dropped: take its rooms back.
     fn reject(&mut self) {}
+
+    /// Takes packets that lie in one segment each, in order; those that are not accepted are counted in
+    /// [`Counters::no_buffer`]. As it stands, it goes through `room` and `accept`; a sink that has many rooms at hand can
+    /// be faster.
+    #[inline(always)]
+    fn plain(&mut self, packets: Plain<'_>) -> Accepted {
+        packets.one_by_one(self)
+    }
+}
+
+/// What a sink took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Packets.
+    pub packets: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Packets that lie in one segment of shared memory each. Their bytes may change until they are copied, so copying is all
+/// they offer.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain<'a> {
+    segments: &'a [Segment],
+    longest: usize,
+}
+
+impl Plain<'_> {
+    /// How many there are.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// No packet has more bytes than this.
+    #[inline(always)]
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Gives the packets to `sink` by [`RxSink::room`] and [`RxSink::accept`].
+    #[inline(always)]
+    pub fn one_by_one<S: RxSink + ?Sized>(self, sink: &mut S) -> Accepted {
+        let mut accepted = Accepted::default();
+        for packet in self.segments {
+            if take(sink, std::slice::from_ref(packet)) {
+                accepted.packets += 1;
+                accepted.bytes += u64::from(packet.len);
+            }
+        }
+        accepted
+    }
+
+    /// Copies packet `k` to `to`, and returns how many bytes that were.
+    ///
+    /// # Safety
+    /// `k` is below [`Plain::len`], and `to` is private memory that is writable for [`Plain::longest`] bytes.
+    #[inline(always)]
+    pub unsafe fn copy(&self, k: usize, to: *mut u8) -> u16 {
+        // SAFETY: the caller's promise; the segment is readable for `len` bytes (its invariant), since the queue that
+        // keeps the regions is borrowed by `receive`.
+        unsafe {
+            let segment = self.segments.get_unchecked(k);
+            copy(segment.data, to, usize::from(segment.len));
+            segment.len
+        }
+    }
 }
 
 /// Bytes of a packet within shared memory.
@@ -53,19 +130,29 @@ struct Snapshot {
     segments: Box<[Segment; MAX_DESCRIPTORS]>,
     len: usize,
     packets: usize,
+    /// Bytes of the longest segment.
+    longest: usize,
+    /// Whether a packet has several segments.
+    chained: bool,
 }
 
 impl Snapshot {
-    /// Checks a descriptor against the regions of `shared`, and keeps it if it is good.
+    /// Checks a descriptor against the regions of `shared`, keeps it if it is good, and asks for its bytes.
     #[inline(always)]
     fn push(&mut self, shared: &Shared, d: Descriptor) -> bool {
         let len = d.length as usize;
-        if len == 0 || len > MAX_FRAME {
+        if len.wrapping_sub(1) >= MAX_FRAME {
             return false;
         }
         let Some(data) = shared.ring.regions().range(d.region, d.offset, d.length) else { return false };
         let Some(segment) = self.segments.get_mut(self.len) else { return false };
-        *segment = Segment { data: data.as_ptr(), len: len as u16, total: len as u16, segments: 1 };
+        let data = data.as_ptr().cast_const();
+        prefetch_read(data);
+        if len > 64 {
+            prefetch_read(data.wrapping_add(len - 1));
+        }
+        *segment = Segment { data, len: len as u16, total: len as u16, segments: 1 };
+        self.longest = self.longest.max(len);
         self.len += 1;
         true
     }
@@ -75,6 +162,7 @@ impl Snapshot {
             segment.total = total as u16;
             segment.segments = segments as u16;
         }
+        self.chained |= segments != 1;
     }
 }
 
@@ -126,6 +214,20 @@ impl Reader<'_> {
     }
 }
 
+/// How far a burst has been read.
+struct Scan {
+    /// Slots read.
+    slot: usize,
+    /// Slots that may be read: those published, at most [`MAX_DESCRIPTORS`].
+    limit: usize,
+    /// Slots published.
+    available: usize,
+    /// Packets wanted.
+    max: usize,
+    done: bool,
+    bad_descriptor: u64,
+}
+
 /// What became of a chain of descriptors.
 enum Chain {
     /// Kept, in so many slots.
@@ -159,7 +261,13 @@ unsafe impl Send for RxQueue {}
 impl RxQueue {
     pub(crate) fn new(shared: Shared, cursor: Cursor, buffers: Option<Buffers>) -> Self {
         let empty = Segment { data: ptr::null(), len: 0, total: 0, segments: 0 };
-        let snapshot = Snapshot { segments: Box::new([empty; MAX_DESCRIPTORS]), len: 0, packets: 0 };
+        let snapshot = Snapshot {
+            segments: Box::new([empty; MAX_DESCRIPTORS]),
+            len: 0,
+            packets: 0,
+            longest: 0,
+            chained: false,
+        };
         let mut queue = Self { shared, cursor, buffers, snapshot, skipping: 0, partial: None };
         queue.shared.want_interrupts(false);
         queue.post(0, queue.cursor.size());
@@ -169,69 +277,73 @@ impl RxQueue {
 
     /// Copies up to `max` packets (at most [`MAX_BURST`]) into `sink`, and returns how many it accepted.
     ///
-    /// Malformed packets and those without room are dropped and counted. Returns 0 if the connection is dead,
-    /// or dies by a violation of the peer.
+    /// Malformed packets and those without room are dropped and counted. Returns 0 if the connection is dead. When
+    /// it dies by a violation of the peer, what came before that is received.
     #[inline]
     pub fn receive<S: RxSink + ?Sized>(&mut self, max: usize, sink: &mut S) -> usize {
-        let (slots, mut burst) = self.snapshot(max);
-        if slots == 0 {
-            return 0;
+        #[cfg(target_arch = "x86_64")]
+        if crate::copy::has_avx2() {
+            // SAFETY: the processor has what the function was compiled for.
+            return unsafe { self.receive_avx2(max, sink) };
         }
-        let segments = self.snapshot.segments.as_slice();
+        self.receive_inline(max, sink)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    fn receive_avx2<S: RxSink + ?Sized>(&mut self, max: usize, sink: &mut S) -> usize {
+        self.receive_inline(max, sink)
+    }
+
+    #[inline(always)]
+    fn receive_inline<S: RxSink + ?Sized>(&mut self, max: usize, sink: &mut S) -> usize {
+        let mut scan = self.begin(max);
+        let mut burst = Counters::default();
         let mut at = 0;
-        for _ in 0..self.snapshot.packets {
-            if let Some(later) = segments.get(at + AHEAD) {
-                prefetch_read(later.data);
-                prefetch_read(later.data.wrapping_add(usize::from(later.len)).wrapping_sub(1));
+        loop {
+            let before = self.snapshot.len;
+            self.scan(&mut scan);
+            let until = if scan.done { self.snapshot.len } else { before };
+            let Snapshot { longest, chained, .. } = self.snapshot;
+            let mut segments = self.snapshot.segments.get(at..until).unwrap_or_default();
+            at = until;
+            while let [first, ..] = segments {
+                let run = match (chained, first.segments) {
+                    (false, _) => segments.len(),
+                    (true, 1) => segments.iter().take_while(|s| s.segments == 1).count(),
+                    (true, n) => {
+                        let (packet, rest) = segments.split_at(usize::from(n).min(segments.len()));
+                        segments = rest;
+                        if take(sink, packet) {
+                            burst.packets += 1;
+                            burst.bytes += u64::from(first.total);
+                        } else {
+                            burst.no_buffer += 1;
+                        }
+                        continue;
+                    }
+                };
+                let (packets, rest) = segments.split_at(run);
+                segments = rest;
+                let accepted = sink.plain(Plain { segments: packets, longest });
+                burst.packets += accepted.packets as u64;
+                burst.bytes += accepted.bytes;
+                burst.no_buffer += run.saturating_sub(accepted.packets) as u64;
             }
-            let Some(first) = segments.get(at) else { break };
-            let len = usize::from(first.total);
-            let accepted = if first.segments == 1 {
-                match sink.room(len) {
-                    Some(room) if room.len() >= len => {
-                        // SAFETY: `first` is readable for `len` bytes (invariant of `Segment`, `self.shared` is
-                        // alive), `room` is private memory of at least `len` bytes.
-                        unsafe { copy(first.data, room.as_mut_ptr(), len) };
-                        sink.accept(len);
-                        true
-                    }
-                    Some(room) => {
-                        let mut reader =
-                            Reader { segments: segments.get(at..=at).unwrap_or_default(), at: 0 };
-                        let done = reader.read(room);
-                        deliver(&mut reader, sink, len, done)
-                    }
-                    None => false,
-                }
-            } else {
-                let chain = segments.get(at..at + usize::from(first.segments)).unwrap_or_default();
-                let mut reader = Reader { segments: chain, at: 0 };
-                match sink.room(len) {
-                    Some(room) => {
-                        let done = reader.read(room);
-                        deliver(&mut reader, sink, len, done)
-                    }
-                    None => false,
-                }
-            };
-            at += usize::from(first.segments).max(1);
-            if accepted {
-                burst.packets += 1;
-                burst.bytes += len as u64;
-            } else {
-                burst.no_buffer += 1;
+            if scan.done {
+                break;
             }
         }
-        self.give_back(slots, &burst);
-        burst.packets as usize
+        self.give_back(&scan, burst)
     }
 
     /// Shows up to `max` packets (at most [`MAX_BURST`]) to `f`, and returns how many there were.
     pub fn receive_with(&mut self, max: usize, mut f: impl FnMut(Packet<'_>)) -> usize {
-        let (slots, mut burst) = self.snapshot(max);
-        if slots == 0 {
-            return 0;
+        let mut scan = self.begin(max);
+        while !scan.done {
+            self.scan(&mut scan);
         }
+        let mut burst = Counters::default();
         let mut segments = self.snapshot.segments.get(..self.snapshot.len).unwrap_or_default();
         while let Some(first) = segments.first() {
             let (packet, rest) = segments.split_at(usize::from(first.segments).clamp(1, segments.len()));
@@ -240,8 +352,7 @@ impl RxQueue {
             f(Packet { segments: packet });
             segments = rest;
         }
-        self.give_back(slots, &burst);
-        burst.packets as usize
+        self.give_back(&scan, burst)
     }
 
     /// Receives one packet into each of `buffers`, and its length into the same place of `lengths`. Returns how
@@ -268,69 +379,98 @@ impl RxQueue {
         self.receive(max, &mut Into { buffers, lengths, done: 0 })
     }
 
-    /// Phase one: reads and checks descriptors of up to `max` packets. Returns how many slots they and the
-    /// malformed ones take, and what was counted so far.
-    fn snapshot(&mut self, max: usize) -> (usize, Counters) {
-        let mut burst = Counters::default();
-        let max = max.min(MAX_BURST);
+    /// Starts a burst of up to `max` packets.
+    #[inline(always)]
+    fn begin(&mut self, max: usize) -> Scan {
         self.snapshot.len = 0;
         self.snapshot.packets = 0;
-        if max == 0 || !self.shared.link.alive() {
-            return (0, burst);
+        self.snapshot.longest = 0;
+        self.snapshot.chained = false;
+        let mut scan =
+            Scan { slot: 0, limit: 0, available: 0, max: max.min(MAX_BURST), done: true, bad_descriptor: 0 };
+        if scan.max == 0 || !self.shared.link.alive() {
+            return scan;
         }
-        let Ok(available) = self.cursor.available(&self.shared.ring, max as u16) else {
+        let Ok(available) = self.cursor.available(&self.shared.ring, scan.max as u16) else {
             self.shared.impossible_index();
-            return (0, burst);
+            return scan;
         };
-        let limit = usize::from(available).min(MAX_DESCRIPTORS);
-        let mut slot = 0;
         self.partial = None;
-        while slot < limit && self.snapshot.packets < max {
-            let d = self.descriptor(slot);
+        scan.available = available.into();
+        scan.limit = scan.available.min(MAX_DESCRIPTORS);
+        scan.done = scan.limit == 0;
+        self.prefetch_ring(0, PIECE.min(scan.limit));
+        scan
+    }
+
+    /// Asks for the ring lines of slots `from..to`, which are published. A client will write them too.
+    #[inline(always)]
+    fn prefetch_ring(&self, from: usize, to: usize) {
+        let position = self.cursor.position();
+        let mut slot = from;
+        while slot < to {
+            self.shared.ring.prefetch(position.wrapping_add(slot as u16), self.buffers.is_some());
+            slot += Ring::DESCRIPTORS_PER_LINE;
+        }
+    }
+
+    /// Reads and checks the descriptors of the next piece.
+    #[inline(always)]
+    fn scan(&mut self, scan: &mut Scan) {
+        let end = (scan.slot + PIECE).min(scan.limit);
+        self.prefetch_ring(end, (end + PIECE).min(scan.limit));
+        while scan.slot < end && self.snapshot.packets < scan.max && !scan.done {
+            let d = self.descriptor(scan.slot);
             if d.flags & DESC_FLAG_NEXT == 0 && self.skipping == 0 {
-                slot += 1;
+                scan.slot += 1;
                 if self.snapshot.push(&self.shared, d) {
                     self.snapshot.packets += 1;
                 } else {
-                    burst.bad_descriptor += 1;
+                    scan.bad_descriptor += 1;
                 }
-                continue;
-            }
-            if self.skipping != 0 {
-                slot += 1;
-                self.skipping += 1;
-                if d.flags & DESC_FLAG_NEXT == 0 {
-                    self.skipping = 0;
-                } else if self.skipping >= usize::from(self.cursor.size()) {
-                    self.shared.endless_chain();
-                    return (0, burst);
-                }
-                continue;
-            }
-            match self.chain(d, slot, limit) {
-                Chain::Good(slots) => {
-                    slot += slots;
-                    self.snapshot.packets += 1;
-                }
-                Chain::Bad { slots, ended } => {
-                    slot += slots;
-                    burst.bad_descriptor += 1;
-                    self.skipping = if ended { 0 } else { slots };
-                }
-                Chain::Partial => {
-                    // Complete but for the bound on descriptors: the next call goes on from here.
-                    if limit == usize::from(available) {
-                        self.partial = Some(self.cursor.limit());
-                    }
-                    break;
-                }
-                Chain::Endless => {
-                    self.shared.endless_chain();
-                    return (0, burst);
-                }
+            } else {
+                self.scan_chain(d, scan);
             }
         }
-        (slot, burst)
+        scan.done |= scan.slot >= scan.limit || self.snapshot.packets >= scan.max;
+    }
+
+    /// Goes on behind a descriptor that is not a packet by itself.
+    #[inline(never)]
+    fn scan_chain(&mut self, d: Descriptor, scan: &mut Scan) {
+        if self.skipping != 0 {
+            scan.slot += 1;
+            self.skipping += 1;
+            if d.flags & DESC_FLAG_NEXT == 0 {
+                self.skipping = 0;
+            } else if self.skipping >= usize::from(self.cursor.size()) {
+                self.shared.endless_chain();
+                scan.done = true;
+            }
+            return;
+        }
+        match self.chain(d, scan.slot, scan.limit) {
+            Chain::Good(slots) => {
+                scan.slot += slots;
+                self.snapshot.packets += 1;
+            }
+            Chain::Bad { slots, ended } => {
+                scan.slot += slots;
+                scan.bad_descriptor += 1;
+                self.skipping = if ended { 0 } else { slots };
+            }
+            Chain::Partial => {
+                // Complete but for the bound on descriptors: the next call goes on from here.
+                if scan.limit == scan.available {
+                    self.partial = Some(self.cursor.limit());
+                }
+                scan.done = true;
+            }
+            Chain::Endless => {
+                self.shared.endless_chain();
+                scan.done = true;
+            }
+        }
     }
 
     #[inline(always)]
@@ -369,14 +509,17 @@ impl RxQueue {
         }
     }
 
-    /// Returns the slots of a burst to the peer.
-    #[inline]
-    fn give_back(&mut self, slots: usize, burst: &Counters) {
-        // At most MAX_DESCRIPTORS.
-        let slots = slots as u16;
-        self.post(self.cursor.position(), slots);
-        self.cursor.advance(&self.shared.ring, slots);
-        self.shared.counters.add(burst);
+    /// Returns the slots of a burst to the peer, and how many packets it was.
+    #[inline(always)]
+    fn give_back(&mut self, scan: &Scan, burst: Counters) -> usize {
+        if scan.slot != 0 {
+            // At most MAX_DESCRIPTORS and a chain.
+            let slots = scan.slot as u16;
+            self.post(self.cursor.position(), slots);
+            self.cursor.advance(&self.shared.ring, slots);
+            self.shared.counters.add(&Counters { bad_descriptor: scan.bad_descriptor, ..burst });
+        }
+        burst.packets as usize
     }
 
     /// A client's half of returning slots: describes the empty buffers again.
@@ -463,6 +606,28 @@ impl RxQueue {
             self.cursor.advance(&self.shared.ring, filled);
         }
         filled.into()
+    }
+}
+
+/// Gives one packet to the sink, which takes it or gives up.
+#[inline(always)]
+fn take<S: RxSink + ?Sized>(sink: &mut S, packet: &[Segment]) -> bool {
+    let Some(first) = packet.first() else { return false };
+    let len = usize::from(first.total);
+    match sink.room(len) {
+        Some(room) if packet.len() == 1 && room.len() >= len => {
+            // SAFETY: `first` is readable for `len` bytes (its invariant), since the queue that keeps the regions is
+            // borrowed by `receive`; `room` is private memory of at least `len` bytes.
+            unsafe { copy(first.data, room.as_mut_ptr(), len) };
+            sink.accept(len);
+            true
+        }
+        Some(room) => {
+            let mut reader = Reader { segments: packet, at: 0 };
+            let done = reader.read(room);
+            deliver(&mut reader, sink, len, done)
+        }
+        None => false,
     }
 }
 

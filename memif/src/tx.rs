@@ -1,5 +1,8 @@
 //! Transmit: free buffers are located and checked once, packets are copied into them, and one write of our index
 //! hands them all over.
+//!
+//! As in receive, a burst is worked on in pieces: while packets are copied into one piece of buffers, the next
+//! one is located and the ring lines of the piece after that are on their way, since the peer wrote them last.
 
 use std::os::fd::BorrowedFd;
 use std::ptr;
@@ -9,10 +12,11 @@ use crate::copy::{copy, prefetch_write};
 use crate::index::Cursor;
 use crate::queue::{Counters, RingState, Shared};
 use crate::region::Buffers;
+use crate::ring::Ring;
 use crate::wire::{DESC_FLAG_NEXT, Descriptor};
 
-/// Packets between a prefetch and its use.
-const AHEAD: usize = 8;
+/// Buffers of a piece.
+const PIECE: usize = 16;
 
 /// Packets to transmit, in order. All methods inline into the transmit loop.
 pub trait TxSource {
@@ -107,37 +111,68 @@ impl TxQueue {
     /// full until the client has posted its first buffers, shortly after the connection is up.
     #[inline]
     pub fn transmit<S: TxSource + ?Sized>(&mut self, source: &S) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if crate::copy::has_avx2() {
+            // SAFETY: the processor has what the function was compiled for.
+            return unsafe { self.transmit_avx2(source) };
+        }
+        self.transmit_inline(source)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    fn transmit_avx2<S: TxSource + ?Sized>(&mut self, source: &S) -> usize {
+        self.transmit_inline(source)
+    }
+
+    #[inline(always)]
+    fn transmit_inline<S: TxSource + ?Sized>(&mut self, source: &S) -> usize {
         let mut burst = Counters::default();
         let count = source.packets().min(MAX_BURST);
         if count == 0 || !self.shared.link.alive() {
             return 0;
         }
         self.located = 0;
-        if !self.locate(count) {
-            burst.ring_full = if self.is_alive() { count as u64 } else { 0 };
-            self.shared.counters.add(&burst);
+        let Ok(free) = self.cursor.available(&self.shared.ring, count as u16) else {
+            self.shared.impossible_index();
             return 0;
-        }
+        };
+        let free = usize::from(free).min(count);
+        self.prefetch_ring(0, PIECE.min(free));
+        self.prefetch_ring(PIECE.min(free), (2 * PIECE).min(free));
+        self.locate(PIECE.min(free));
         let (mut used, mut taken) = (0, 0);
-        while taken < count {
-            if let Some(later) = self.slots.get(used + AHEAD) {
-                prefetch_write(later.data);
+        'burst: while taken < count {
+            // Slots below `until` are worked on now; behind it the next piece is prepared.
+            let until = self.located;
+            if until < free {
+                self.prefetch_ring((until + PIECE).min(free), (until + 2 * PIECE).min(free));
+                self.locate(PIECE.min(free - until));
             }
-            let slot = match self.slots.get(used) {
-                Some(slot) if used < self.located => *slot,
-                _ => Slot::BAD,
-            };
-            let data = source.segment(taken, 0);
-            let len = data.len();
-            if source.segments(taken) == 1 && len != 0 && len <= slot.capacity as usize {
-                // SAFETY: `data` is a live slice of `len` bytes; `slot` is writable for `capacity` >= `len` bytes
-                // (invariant of `Slot`, `self.shared` is alive).
-                unsafe { copy(data.as_ptr(), slot.data, len) };
-                self.fill(used, slot.filled(0, len as u32));
-                used += 1;
-                burst.packets += 1;
-                burst.bytes += len as u64;
-            } else {
+            // With all of it located, what is left finds the ring full.
+            while taken < count && (used < until || until >= free) {
+                let end = if until < free { until } else { self.located };
+                let piece = self.slots.get(used..end.min(used + count - taken)).unwrap_or_default();
+                let mut n = 0;
+                for slot in piece {
+                    let data = source.segment(taken + n, 0);
+                    let len = data.len();
+                    if source.segments(taken + n) != 1 || len.wrapping_sub(1) >= slot.capacity as usize {
+                        break;
+                    }
+                    // SAFETY: `data` is a live slice of `len` bytes; `slot` is writable for `capacity` >= `len`
+                    // bytes (invariant of `Slot`, `self.shared` is alive).
+                    unsafe { copy(data.as_ptr(), slot.data, len) };
+                    self.fill(used + n, slot.filled(0, len as u32));
+                    n += 1;
+                    burst.bytes += len as u64;
+                }
+                used += n;
+                taken += n;
+                burst.packets += n as u64;
+                if n == piece.len() && n != 0 {
+                    continue;
+                }
                 match self.transmit_chain(source, taken, used) {
                     Outcome::Sent { slots, bytes } => {
                         used += slots;
@@ -151,11 +186,11 @@ impl TxQueue {
                     Outcome::BadLength => burst.bad_length += 1,
                     Outcome::Full => {
                         burst.ring_full += (count - taken) as u64;
-                        break;
+                        break 'burst;
                     }
                 }
+                taken += 1;
             }
-            taken += 1;
         }
         if used != 0 {
             // At most MAX_DESCRIPTORS.
@@ -163,7 +198,18 @@ impl TxQueue {
             self.unkicked = true;
         }
         self.shared.counters.add(&burst);
-        taken
+        if self.is_alive() { taken } else { 0 }
+    }
+
+    /// Asks for the ring lines of slots `from..to`, which are free.
+    #[inline(always)]
+    fn prefetch_ring(&self, from: usize, to: usize) {
+        let position = self.cursor.position();
+        let mut slot = from;
+        while slot < to {
+            self.shared.ring.prefetch(position.wrapping_add(slot as u16), true);
+            slot += Ring::DESCRIPTORS_PER_LINE;
+        }
     }
 
     /// Sends a packet that may take several buffers, from slot `first` of the burst on. Writes no descriptor
@@ -232,7 +278,7 @@ impl TxQueue {
     }
 
     /// Locates up to `more` further free buffers, each checked once. False if there is none.
-    #[inline]
+    #[inline(always)]
     fn locate(&mut self, more: usize) -> bool {
         let ring = &self.shared.ring;
         let want = (self.located + more).min(MAX_DESCRIPTORS);
@@ -240,12 +286,12 @@ impl TxQueue {
             self.shared.impossible_index();
             return false;
         };
-        let end = usize::from(available).min(want);
         let before = self.located;
-        let position = self.cursor.position();
-        for (i, slot) in self.slots.iter_mut().enumerate().take(end).skip(before) {
-            let index = position.wrapping_add(i as u16);
-            let d = match &self.buffers {
+        let end = usize::from(available).min(want).max(before);
+        let (buffers, regions) = (self.buffers, ring.regions());
+        let mut index = self.cursor.position().wrapping_add(before as u16);
+        for slot in self.slots.get_mut(before..end).unwrap_or_default() {
+            let d = match &buffers {
                 Some(buffers) => Descriptor {
                     flags: 0,
                     region: 0,
@@ -254,7 +300,7 @@ impl TxQueue {
                 },
                 None => ring.descriptor(index),
             };
-            *slot = match ring.regions().range(d.region, d.offset, d.length) {
+            *slot = match regions.range(d.region, d.offset, d.length) {
                 Some(data) => Slot {
                     data: data.as_ptr(),
                     capacity: d.length.min(MAX_FRAME as u32),
@@ -263,11 +309,10 @@ impl TxQueue {
                 },
                 None => Slot { region: d.region, offset: d.offset, ..Slot::BAD },
             };
-            if i < AHEAD {
-                prefetch_write(slot.data);
-            }
+            prefetch_write(slot.data);
+            index = index.wrapping_add(1);
         }
-        self.located = end.max(before);
+        self.located = end;
         self.located > before
     }
 

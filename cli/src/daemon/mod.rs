@@ -3,6 +3,8 @@
 mod background;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CpuSet;
 use std::error::Error;
 use std::fs;
 use std::os::fd::AsFd;
@@ -15,7 +17,7 @@ use wharf_control::api::{ApiConfig, ApiServer};
 use wharf_control::cli::{Server, ServerConfig};
 use wharf_control::dataplane::{Dataplane, engine_config};
 use wharf_control::shell::DaemonShell;
-use wharf_control::startup::{RxMode, SocketName, StartupConfig, Warning};
+use wharf_control::startup::{Cores, RxMode, SocketName, StartupConfig, Warning};
 use wharf_control::stats::StatsServer;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -40,7 +42,8 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
         [] => return Err(USAGE.into()),
         _ => {}
     }
-    let (config, warnings) = read_config(&args)?;
+    let cores = cores();
+    let (config, warnings) = read_config(&args, &cores)?;
     for warning in &warnings {
         eprintln!("wharf: warning: {warning}");
     }
@@ -48,11 +51,19 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
         return background::start(&args, &cli_socket(&config));
     }
     start_log(&config)?;
-    serve(&config)
+    serve(&config, &cores)
 }
 
-fn read_config(args: &[String]) -> Result<(StartupConfig, Vec<Warning>)> {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16);
+/// The cores that this process may use.
+fn cores() -> Cores {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU as u16).filter(|core| set.is_set((*core).into())).collect(),
+        // More cores than the set has room for.
+        Err(_) => (0..std::thread::available_parallelism().map_or(1, |n| n.get() as u16)).collect(),
+    }
+}
+
+fn read_config(args: &[String], cores: &Cores) -> Result<(StartupConfig, Vec<Warning>)> {
     if args[0] == "-c" {
         let [_, file] = args else { return Err(format!("-c takes one file\n{USAGE}").into()) };
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"))?;
@@ -108,7 +119,16 @@ fn group(name: &str) -> Result<u32> {
     line.and_then(|l| l.get(2)?.parse().ok()).ok_or_else(|| format!("there is no group `{name}'").into())
 }
 
-fn serve(config: &StartupConfig) -> Result<()> {
+/// As many descriptors as the system lets us have: each memif interface takes one, and one for each of its rings.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!("the limit of {:?} descriptors cannot be raised: {error}", limit.current);
+    }
+}
+
+fn serve(config: &StartupConfig, cores: &Cores) -> Result<()> {
     // Signals first: one that comes during the start must not leave anything behind.
     let (signals, mut notify) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -126,8 +146,9 @@ fn serve(config: &StartupConfig) -> Result<()> {
         tracing::warn!("main cannot be pinned to core {core}");
     }
     wharf_drivers::af_xdp::raise_memlock_limit();
+    raise_descriptor_limit();
 
-    let mut dataplane = Dataplane::start(&engine_config(config), &dir, |_| {})?;
+    let mut dataplane = Dataplane::start(&engine_config(config, cores), &dir, |_| {})?;
     if let Some(mode) = config.default_rx_mode {
         dataplane.set_default_rx_mode(match mode {
             RxMode::Polling => wharf_engine::device::RxMode::Polling,

@@ -68,7 +68,7 @@ impl From<OpError> for ApiError {
     fn from(error: OpError) -> ApiError {
         tracing::info!("API request refused: {error}");
         match error {
-            OpError::Refused(_) => ApiError::INVALID_VALUE,
+            OpError::Refused(_) | OpError::Parameter(_) => ApiError::INVALID_VALUE,
             OpError::Engine(EngineError::NoWorker { .. }) => ApiError::INVALID_WORKER,
             OpError::Engine(EngineError::UnknownNode(_) | EngineError::UnknownInput(_)) => {
                 ApiError::NO_SUCH_NODE

@@ -3,11 +3,14 @@
 mod af_xdp;
 mod interface;
 mod ip;
+mod l2;
 mod memif;
 mod pg;
 mod runtime;
+mod sub_interface;
 mod system;
 mod trace;
+mod vxlan;
 
 use crate::cli::{CliError, Command, Names, Registry, RegistryError};
 use crate::dataplane::Dataplane;
@@ -18,15 +21,18 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 8] = [
+    let lists: [&[Command<Dataplane>]; 11] = [
         af_xdp::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
+        l2::COMMANDS,
         memif::COMMANDS,
         pg::COMMANDS,
         runtime::COMMANDS,
+        sub_interface::COMMANDS,
         system::COMMANDS,
         trace::COMMANDS,
+        vxlan::COMMANDS,
     ];
     Registry::new(lists.into_iter().flatten().copied())
 }
@@ -60,7 +66,8 @@ fn prefix4(prefix: crate::cli::Prefix) -> Result<(std::net::Ipv4Addr, u8), CliEr
     match prefix.addr {
         std::net::IpAddr::V4(address) => Ok((address, prefix.len)),
         std::net::IpAddr::V6(address) => {
-            Err(CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len)))
+            let error = CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len));
+            Err(error.about("prefix"))
         }
     }
 }

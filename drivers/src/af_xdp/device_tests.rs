@@ -1,5 +1,6 @@
 //! The two devices in an engine, against a kernel made of memory.
 
+use super::health::TxHealth;
 use super::lent::Lent;
 use super::testing::FakeKernel;
 use super::{Area, Descriptor, RingSizes, XdpInput, XdpOutput, offload};
@@ -43,6 +44,7 @@ struct Rig {
     kernel: FakeKernel,
     area: Area,
     lent: [Arc<Lent>; 2],
+    health: Arc<TxHealth>,
 }
 
 impl Rig {
@@ -66,10 +68,11 @@ impl Rig {
         let (rx, tx, kernel) = FakeKernel::new(area, SIZES, u32::MAX - 50, false).unwrap();
         let lent = [Arc::new(Lent::new(buffers)), Arc::new(Lent::new(buffers))];
         let output = XdpOutput::new(tx, Arc::clone(&lent[1]), by_kernel);
+        let health = Arc::clone(output.health());
         let input = XdpInput::new(rx, Arc::clone(&lent[0]), partial);
         engine.attach_output(ONE, WorkerIndex(0), Box::new(output)).unwrap();
         engine.attach_input(ONE, 0, WorkerIndex(0), RxMode::Polling, Box::new(input)).unwrap();
-        let mut rig = Rig { engine, worker, kernel, area, lent };
+        let mut rig = Rig { engine, worker, kernel, area, lent, health };
         rig.turns(3);
         rig
     }
@@ -219,6 +222,23 @@ fn answer(rig: &Rig, errno: Errno) -> Arc<AtomicU32> {
         Err(errno)
     });
     calls
+}
+
+#[test]
+fn a_queue_writes_down_what_waits_and_what_failed() {
+    let mut rig = Rig::new(false, false);
+    let calls = answer(&rig, Errno::INVAL);
+    rig.deliver(&[7; 60]);
+    rig.turns(3);
+    let (no_memory, failed, last) = rig.health.failures();
+    assert_eq!((no_memory, failed), (0, calls.load(Ordering::Relaxed).into()));
+    assert_eq!(last.and_then(|e| e.raw_os_error()), Some(Errno::INVAL.raw_os_error()));
+    assert_eq!(rig.health.held(), 1);
+    let sent = rig.kernel.tx.take(1).next().unwrap();
+    assert!(rig.kernel.completion.reserve(1).push(sent.addr));
+    rig.turns(1);
+    assert_eq!(rig.health.held(), 0);
+    rig.finish();
 }
 
 #[test]

@@ -172,6 +172,9 @@ pub enum MemifError {
     /// The socket can't be opened, or the geometry is impossible.
     #[error(transparent)]
     Memif(#[from] memif::Error),
+    /// The handler of SIGBUS can't be installed.
+    #[error("sigaction: {0}")]
+    Sigbus(#[source] std::io::Error),
     /// Descriptors can't be waited for.
     #[error("epoll: {0}")]
     Epoll(#[source] std::io::Error),

@@ -1,14 +1,10 @@
 //! `memif-input`: packets from a ring into buffers, one copy each.
 
-use memif::{Counters, RxQueue, RxSink};
+use memif::{Accepted, Counters, Plain, RxQueue, RxSink};
 use std::os::fd::BorrowedFd;
 use wharf_engine::buffer::{BufferCache, DATA_SIZE};
 use wharf_engine::device::{DeviceInput, FreshBuffers, RxBurst};
 use wharf_engine::frame::FRAME_SIZE;
-use wharf_engine::prefetch;
-
-/// Buffers between a prefetch and its use.
-const AHEAD: usize = 4;
 
 /// A receive ring of a memif connection.
 #[derive(Debug)]
@@ -50,9 +46,6 @@ struct Sink<'a, 'b> {
 impl RxSink for Sink<'_, '_> {
     #[inline(always)]
     fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        if let Some(later) = self.fresh.slot(AHEAD) {
-            prefetch(later);
-        }
         if len > DATA_SIZE {
             self.too_long += 1;
             return None;
@@ -67,6 +60,17 @@ impl RxSink for Sink<'_, '_> {
     fn accept(&mut self, len: usize) {
         // At most DATA_SIZE, by `room`.
         self.fresh.commit(len as u16);
+    }
+
+    #[inline(always)]
+    fn plain(&mut self, packets: Plain<'_>) -> Accepted {
+        if packets.longest() > DATA_SIZE {
+            return packets.one_by_one(self);
+        }
+        // SAFETY: `fill` counts up from 0 to below the number of packets, and gives room for DATA_SIZE bytes, which is
+        // enough, of memory that belongs to this sink alone.
+        let (packets, bytes) = self.fresh.fill(packets.len(), |k, to| unsafe { packets.copy(k, to) });
+        Accepted { packets, bytes }
     }
 }
 

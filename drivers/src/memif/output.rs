@@ -28,12 +28,13 @@ impl MemifOutput {
     }
 }
 
-struct Source<'a, 'b> {
-    tx: &'a TxBurst<'b>,
+struct Source<'a> {
+    /// Address of the pool's first buffer.
+    base: *mut u8,
     packets: &'a [Packet],
 }
 
-impl TxSource for Source<'_, '_> {
+impl TxSource for Source<'_> {
     #[inline(always)]
     fn packets(&self) -> usize {
         self.packets.len()
@@ -42,12 +43,12 @@ impl TxSource for Source<'_, '_> {
     #[inline(always)]
     fn segment(&self, packet: usize, _: usize) -> &[u8] {
         if let Some(later) = self.packets.get(packet + AHEAD) {
-            prefetch(self.tx.address(later));
+            prefetch(later.address(self.base));
         }
         let Some(packet) = self.packets.get(packet) else { return &[] };
         // SAFETY: `len` bytes from the packet's address lie in its buffer (invariant of `Packet`), and nobody writes
         // to it while the engine lends it to be transmitted.
-        unsafe { std::slice::from_raw_parts(self.tx.address(packet), packet.len().into()) }
+        unsafe { std::slice::from_raw_parts(packet.address(self.base), packet.len().into()) }
     }
 }
 
@@ -100,10 +101,10 @@ impl DeviceOutput for MemifOutput {
     }
 
     fn transmit(&mut self, tx: &mut TxBurst<'_>, packets: &[Packet]) -> usize {
-        if packets.iter().fold(0, |all, p| all | p.flags()) & flags::L4_CSUM_PARTIAL != 0 {
+        if tx.flags() & flags::L4_CSUM_PARTIAL != 0 {
             finish_checksums(tx, packets, self.mode);
         }
-        let done = self.queue.transmit(&Source { tx, packets });
+        let done = self.queue.transmit(&Source { base: tx.base(), packets });
         let now = self.queue.counters();
         let lost = (now.bad_descriptor.wrapping_sub(self.seen.bad_descriptor))
             .wrapping_add(now.bad_length.wrapping_sub(self.seen.bad_length));

@@ -457,10 +457,14 @@ fn many_interfaces_on_a_socket_and_what_is_refused() {
     assert_eq!(says(manager.delete(SwIfIndex(9))), "sw_if_index 9 is not a memif interface");
 
     let other = Address::parse("@wharf-test-other").unwrap();
-    manager.add_socket(7, other.clone()).unwrap();
-    manager.add_socket(7, other).unwrap();
-    let error = says(manager.add_socket(7, dir.address()));
+    manager.add_socket(7, other.clone(), Access::default()).unwrap();
+    manager.add_socket(7, other, Access::default()).unwrap();
+    let error = says(manager.add_socket(7, dir.address(), Access::default()));
     assert_eq!(error, "memif socket 7 exists already: @wharf-test-other");
+    assert_eq!(
+        says(manager.create(SwIfIndex(9), server(7, 0), now)),
+        "interface id 0: an abstract socket needs a secret, or users or groups that are allowed"
+    );
     manager.create(SwIfIndex(9), client(7, 0), now).unwrap();
     assert_eq!(says(manager.delete_socket(7)), "memif socket 7 is used by 1 interface(s)");
     assert_eq!(says(manager.delete_socket(0)), "memif socket 0 is the default socket and cannot be deleted");

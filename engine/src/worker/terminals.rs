@@ -1,12 +1,44 @@
 //! Where packets leave the graph: the drop, the punt, the devices, and loopbacks, which bring them back.
 
-use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker};
+use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker, lap};
 use crate::counter::add;
 use crate::device::{TxBurst, TxPath};
 use crate::frame::{Frame, Packet, flags};
 use crate::trace::{Outcome, Record, Snapshot, number};
-use crate::{NodeIndex, SwIfIndex, clock};
+use crate::{NodeIndex, SwIfIndex};
 use std::sync::Arc;
+
+/// Packets of a frame, one behind the other, that leave by one interface.
+struct OutputRun {
+    tx: SwIfIndex,
+    from: usize,
+    to: usize,
+    bytes: u64,
+    /// All flags of all packets.
+    flags: u16,
+}
+
+impl OutputRun {
+    /// The run that starts at packet `from`.
+    #[inline(always)]
+    fn at(packets: &[Packet], from: usize) -> Option<OutputRun> {
+        let tx = packets.get(from)?.take_meta::<SwIfIndex>();
+        let mut run = OutputRun { tx, from, to: from, bytes: 0, flags: 0 };
+        for packet in &packets[from..] {
+            if packet.take_meta::<SwIfIndex>() != tx {
+                break;
+            }
+            run.bytes += u64::from(packet.len);
+            run.flags |= packet.flags;
+            run.to += 1;
+        }
+        Some(run)
+    }
+}
+
+fn bytes(packets: &[Packet]) -> u64 {
+    packets.iter().map(|p| u64::from(p.len)).sum()
+}
 
 impl Worker {
     #[cold]
@@ -67,53 +99,49 @@ impl Worker {
 
     #[inline(always)]
     pub(super) fn output_frame(&mut self, mut frame: Box<Frame>) {
-        let n = frame.len();
-        let mut i = 0;
-        while i < n {
-            let tx = frame.packets()[i].take_meta::<SwIfIndex>();
-            let mut j = i + 1;
-            while j < n && frame.packets()[j].take_meta::<SwIfIndex>() == tx {
-                j += 1;
-            }
-            self.output_run(tx, &mut frame, i, j);
-            i = j;
+        let mut from = 0;
+        while let Some(run) = OutputRun::at(frame.packets(), from) {
+            from = run.to;
+            self.output_run(&run, &mut frame);
         }
         frame.clear();
         self.recycle(frame);
     }
 
-    /// Sends packets `from..to`, which all go to `tx`; the frame must forget them.
+    /// Sends the packets of a run; the frame must forget them.
     #[inline(always)]
-    pub(super) fn output_run(&mut self, tx: SwIfIndex, frame: &mut Frame, from: usize, to: usize) {
+    fn output_run(&mut self, run: &OutputRun, frame: &mut Frame) {
         let worker = self.state.worker;
+        let &OutputRun { tx, from, to, .. } = run;
         let path =
             (self.interfaces().get(tx)).and_then(|i| i.tx.get(worker.index())).copied().unwrap_or_default();
         match path {
             TxPath::Here if self.outputs.get(tx.index()).is_some_and(Option::is_some) => {
-                self.transmit(tx, frame, from, to);
+                self.transmit(run, frame);
             }
             TxPath::Worker(other) => self.hand_off(usize::from(other), frame, from, to),
             TxPath::Loop => self.loop_back(tx, frame, from, to),
+            TxPath::Node(node) => self.send_virtual(tx, node, frame, from, to),
             TxPath::Here | TxPath::None => self.discard(tx, frame, from, to, ERROR_NO_QUEUE),
         }
     }
 
     #[inline(always)]
-    pub(super) fn transmit(&mut self, tx: SwIfIndex, frame: &Frame, from: usize, to: usize) {
+    fn transmit(&mut self, run: &OutputRun, frame: &Frame) {
+        let &OutputRun { tx, from, to, .. } = run;
         let packets = &frame.packets()[from..to];
-        let Worker { outputs, cache, state, dirty, .. } = self;
+        let Worker { outputs, cache, state, dirty, ticks, .. } = self;
         let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
-        let start = clock::ticks();
-        let mut burst = TxBurst { cache, state, interface: tx };
+        let mut burst = TxBurst { cache, state, interface: tx, flags: run.flags };
         let sent = slot.device.transmit(&mut burst, packets).min(packets.len());
         if !slot.dirty {
             slot.dirty = true;
             dirty.push(tx);
         }
-        let bytes: u64 = packets[..sent].iter().map(|p| u64::from(p.len)).sum();
+        let bytes = if sent == packets.len() { run.bytes } else { bytes(&packets[..sent]) };
         state.counters.tx.add(state.worker, tx.0, sent as u64, bytes);
         let free_from = if slot.device.keeps_buffers() { sent } else { 0 };
-        slot.node.counters.record(packets.len(), clock::ticks().wrapping_sub(start));
+        slot.node.counters.record(packets.len(), lap(ticks));
         if sent < packets.len() {
             let lost = (packets.len() - sent) as u64;
             add(&slot.node.no_slots, lost);
@@ -152,6 +180,21 @@ impl Worker {
         self.count_output_error(error, (to - from) as u64);
         self.state.counters.tx_error.add(self.state.worker, tx.0, (to - from) as u64, 0);
         self.free_run(frame, from, to);
+    }
+
+    /// Hands what an interface without a device sends to the node that is there instead.
+    pub(super) fn send_virtual(
+        &mut self,
+        tx: SwIfIndex,
+        node: NodeIndex,
+        frame: &Frame,
+        from: usize,
+        to: usize,
+    ) {
+        let bytes = frame.packets()[from..to].iter().map(|p| u64::from(p.len)).sum();
+        self.state.counters.virtual_tx.add(self.state.worker, tx.0, (to - from) as u64, bytes);
+        // SAFETY: the range is inside the frame, which the caller clears.
+        unsafe { self.enqueue_run(node, frame, from, to) };
     }
 
     /// What a loopback sends, it receives.

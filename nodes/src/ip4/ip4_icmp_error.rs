@@ -27,7 +27,7 @@ const ONE: u64 = 1_000_000_000 / RATE;
 
 /// Which message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct IcmpError {
     kind: u8,
     code: u8,

@@ -7,6 +7,7 @@
 //! See: RFC 791, RFC 1812 sections 4.2, 5.2 and 5.3.
 
 use super::{Ip4Lookup, Ip4Tables};
+use crate::wire::U32;
 use crate::wire::checksum::{header_checksum_ok, ones_complement_sum};
 use crate::wire::ip4::Ip4Header;
 use std::fmt;
@@ -91,22 +92,47 @@ fn check(header: &Ip4Header, bytes: &[u8]) -> Result<(), Error> {
     if usize::from(header.fragment_offset()) + total - header_len > usize::from(u16::MAX) - header_len {
         return Err(Error::FragmentTooLong);
     }
-    addresses(header.src.get(), header.dst.get())
+    addresses(header)
 }
 
-/// RFC 1812 section 5.3.7: martian addresses.
+/// RFC 1812 section 5.3.7: whether an address is not martian, by its first byte: 0/8, 127/8, 224/4 and 240/4 (multicast,
+/// class E and broadcast) are.
 #[inline(always)]
-fn addresses(src: u32, dst: u32) -> Result<(), Error> {
-    // 224/4 and 240/4 (class E and broadcast), 127/8, 0/8.
-    let odd = |address: u32| address >= 0xe000_0000 || address >> 24 == 127 || address >> 24 == 0;
-    if odd(src) {
+fn is_unicast(address: U32) -> bool {
+    let [first, ..] = address.to_bytes();
+    (first.wrapping_sub(1) < 0xdf) & (first != 127)
+}
+
+fn addresses(header: &Ip4Header) -> Result<(), Error> {
+    if !is_unicast(header.src) {
         return Err(Error::SourceMartian);
     }
-    if odd(dst) {
+    if !is_unicast(header.dst) {
         // RFC 1112 section 4: class D. The limited broadcast is for hosts, and never forwarded.
-        return Err(if dst >> 28 == 0xe { Error::Multicast } else { Error::DestinationMartian });
+        return Err(match header.dst.get() >> 28 {
+            0xe => Error::Multicast,
+            _ => Error::DestinationMartian,
+        });
     }
     Ok(())
+}
+
+/// Whether nothing about a packet needs a closer look: version 4, no options, not a fragment, and valid. One branch for
+/// all of it, which the processor foresees.
+#[inline(always)]
+fn is_plain(header: &Ip4Header, len: u16) -> bool {
+    const MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    const PLAIN: u64 = u64::from_ne_bytes([Ip4Header::VERSION_IHL, 0, 0, 0, 0, 0, 0, 0]);
+    let bytes: &[u8; Ip4Header::LEN] = zerocopy::transmute_ref!(header);
+    let (first, _) = bytes.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    let total = header.total_len.get();
+    (u64::from_ne_bytes(*first) & MASK == PLAIN)
+        & header_checksum_ok(bytes)
+        & (header.ttl != 0)
+        & (total <= len)
+        & (total >= Ip4Header::LEN as u16)
+        & is_unicast(header.src)
+        & is_unicast(header.dst)
 }
 
 impl Node for Ip4Input {
@@ -122,22 +148,15 @@ impl Node for Ip4Input {
         self.received.count(&cx.interfaces().ip4, cx.worker(), rx.0, p.len());
         let header = p.header::<Ip4Header>();
         let total = header.total_len.get();
-        let bytes: &[u8; Ip4Header::LEN] = zerocopy::transmute_ref!(header);
-        // A fragment or options take the slow way round; so does everything that is wrong.
-        let plain = header.version_ihl == Ip4Header::VERSION_IHL
-            && header_checksum_ok(bytes)
-            && header.ttl != 0
-            && total <= p.len()
-            && usize::from(total) >= Ip4Header::LEN
-            && !header.is_fragment()
-            && addresses(header.src.get(), header.dst.get()).is_ok();
-        if !plain && let Err(error) = check(header, p.data()) {
+        if !is_plain(header, p.len())
+            && let Err(error) = check(header, p.data())
+        {
             return Disposition::Drop(error);
         }
         if !cx.tables().interfaces.get(rx.index()).is_some_and(|i| i.enabled) {
             return Disposition::Drop(Error::NotEnabled);
         }
-        p.set_len(total);
+        p.truncate(total);
         match self.arc.enter(cx, p, rx, ()) {
             Some(edge) => Disposition::Edge(edge),
             None => Disposition::Next(Next::Lookup(())),

@@ -48,7 +48,10 @@ pub const fn add(a: u16, b: u16) -> u16 {
 /// True if the checksum of an IPv4 header without options is right: with its checksum, the sum is all ones.
 #[inline(always)]
 pub fn header_checksum_ok(header: &[u8; Ip4Header::LEN]) -> bool {
-    fold(header_sum(header)) == 0xffff
+    // Folding keeps the remainder by 0xffff, of which all ones is 0, and only a sum of 0 folds to 0. A remainder by a
+    // constant is a multiplication.
+    let sum = header_sum(header);
+    sum.is_multiple_of(0xffff) & (sum != 0)
 }
 
 /// The checksum for an IPv4 header without options; what its checksum field holds doesn't matter.

@@ -5,7 +5,7 @@ use super::types::*;
 use crate::api;
 use crate::interface::Interface;
 use wharf_engine::SwIfIndex;
-use wharf_nodes::interface::L2Mode;
+use crate::l2::L2Mode;
 
 /// The module.
 pub const MODULE: Module = Module { name: "l2", version: (3, 3, 0), messages: MESSAGES };

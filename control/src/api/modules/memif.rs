@@ -7,7 +7,7 @@ use crate::api;
 use crate::dataplane::OpError;
 use crate::interface::InterfaceKind;
 use memif::{Mode, Role, Secret};
-use wharf_drivers::memif::MemifConfig;
+use wharf_drivers::memif::{Access, MemifConfig};
 
 /// The module.
 pub const MODULE: Module = Module { name: "memif", version: (3, 1, 0), messages: MESSAGES };
@@ -112,7 +112,7 @@ fn socket_add_del(cx: &mut Cx<'_>, is_add: bool, id: u32, filename: &str) -> Res
         u32::MAX => (1..).find(|id| !taken.contains(id)).ok_or(ApiError::LIMIT_EXCEEDED)?,
         id => id,
     };
-    cx.dp.add_memif_socket(id, filename)?;
+    cx.dp.add_memif_socket(id, filename, Access::default())?;
     Ok(id)
 }
 
