@@ -6,7 +6,8 @@ use super::types::*;
 use crate::api;
 use crate::interface::{Interface, InterfaceKind};
 use wharf_engine::{SwIfIndex, device};
-use wharf_nodes::wire::ethernet;
+use wharf_nodes::ethernet::{SubMatch, VlanId};
+use wharf_nodes::wire::ethernet::{self, EtherType, VlanTag};
 
 /// The module.
 pub const MODULE: Module = Module { name: "interface", version: (3, 2, 5), messages: MESSAGES };
@@ -200,6 +201,9 @@ pub(super) fn handlers(list: &mut Handlers) {
     list.call(create_loopback);
     list.call(create_loopback_instance);
     list.auto(delete_loopback);
+    list.call(create_subif);
+    list.call(create_vlan_subif);
+    list.auto(delete_subif);
 }
 
 fn dump(cx: &mut Cx<'_>, message: SwInterfaceDump) -> Vec<SwInterfaceDetails> {
@@ -214,7 +218,12 @@ fn dump(cx: &mut Cx<'_>, message: SwInterfaceDump) -> Vec<SwInterfaceDetails> {
 
 fn details(index: SwIfIndex, interface: &Interface) -> SwInterfaceDetails {
     let mtu = u32::from(interface.mtu);
-    SwInterfaceDetails {
+    let (vtr_op, vtr_push_dot1q, vtr_tag1, vtr_tag2) = super::l2::rewrite_of(interface);
+    let mut details = SwInterfaceDetails {
+        vtr_op,
+        vtr_push_dot1q,
+        vtr_tag1,
+        vtr_tag2,
         sw_if_index: index.into(),
         sup_sw_if_index: index.0,
         l2_address: interface.mac.into(),
@@ -226,7 +235,104 @@ fn details(index: SwIfIndex, interface: &Interface) -> SwInterfaceDetails {
         interface_dev_type: interface.kind.hardware().into(),
         tag: Text(interface.tag.clone()),
         ..SwInterfaceDetails::default()
+    };
+    if let Some(sub) = &interface.sub {
+        details.r#type = IfType::IF_API_TYPE_SUB;
+        details.sup_sw_if_index = sub.parent.0;
+        details.sub_id = sub.id;
+        let (flags, outer, inner) = sub_flags(sub.which);
+        details.sub_if_flags = flags;
+        details.sub_number_of_tags = match sub.which {
+            SubMatch::Tags { inner: Some(_), .. } => 2,
+            SubMatch::Tags { .. } => 1,
+            SubMatch::Untagged | SubMatch::Default => 0,
+        };
+        (details.sub_outer_vlan_id, details.sub_inner_vlan_id) = (outer, inner);
     }
+    details
+}
+
+/// Flags and VLAN ids of what a sub-interface takes.
+fn sub_flags(which: SubMatch) -> (SubIfFlags, u16, u16) {
+    let mut flags = 0;
+    let mut set = |on: bool, flag: SubIfFlags| flags |= if on { flag.0 } else { 0 };
+    let id = |id: Option<VlanId>| if let Some(VlanId::Id(id)) = id { id } else { 0 };
+    let (mut outer_id, mut inner_id) = (0, 0);
+    match which {
+        SubMatch::Untagged => set(true, SubIfFlags::SUB_IF_API_FLAG_NO_TAGS),
+        SubMatch::Default => set(true, SubIfFlags::SUB_IF_API_FLAG_DEFAULT),
+        SubMatch::Tags { outer_type, outer, inner, exact } => {
+            set(inner.is_none(), SubIfFlags::SUB_IF_API_FLAG_ONE_TAG);
+            set(inner.is_some(), SubIfFlags::SUB_IF_API_FLAG_TWO_TAGS);
+            set(outer_type == EtherType::QINQ, SubIfFlags::SUB_IF_API_FLAG_DOT1AD);
+            set(exact, SubIfFlags::SUB_IF_API_FLAG_EXACT_MATCH);
+            set(outer == VlanId::Any, SubIfFlags::SUB_IF_API_FLAG_OUTER_VLAN_ID_ANY);
+            set(inner == Some(VlanId::Any), SubIfFlags::SUB_IF_API_FLAG_INNER_VLAN_ID_ANY);
+            (outer_id, inner_id) = (id(Some(outer)), id(inner));
+        }
+    }
+    (SubIfFlags(flags), outer_id, inner_id)
+}
+
+fn create_subif(cx: &mut Cx<'_>, message: CreateSubif) -> Result<CreateSubifReply, ApiError> {
+    let parent = cx.interface(message.sw_if_index.0)?;
+    let has = |flag: SubIfFlags| message.sub_if_flags.0 & flag.0 != 0;
+    let vlan = |any: SubIfFlags, id: u16| match id {
+        _ if has(any) => Ok(VlanId::Any),
+        0..=VlanTag::MAX_ID => Ok(VlanId::Id(id)),
+        _ => Err(ApiError::INVALID_VLAN),
+    };
+    let two = has(SubIfFlags::SUB_IF_API_FLAG_TWO_TAGS);
+    let which = match () {
+        () if has(SubIfFlags::SUB_IF_API_FLAG_DEFAULT) => SubMatch::Default,
+        () if has(SubIfFlags::SUB_IF_API_FLAG_NO_TAGS) => SubMatch::Untagged,
+        () if two || has(SubIfFlags::SUB_IF_API_FLAG_ONE_TAG) => SubMatch::Tags {
+            outer_type: match has(SubIfFlags::SUB_IF_API_FLAG_DOT1AD) {
+                true => EtherType::QINQ,
+                false => EtherType::VLAN,
+            },
+            outer: vlan(SubIfFlags::SUB_IF_API_FLAG_OUTER_VLAN_ID_ANY, message.outer_vlan_id)?,
+            inner: match two {
+                true => Some(vlan(SubIfFlags::SUB_IF_API_FLAG_INNER_VLAN_ID_ANY, message.inner_vlan_id)?),
+                false => None,
+            },
+            exact: has(SubIfFlags::SUB_IF_API_FLAG_EXACT_MATCH),
+        },
+        () => return Err(ApiError::INVALID_VALUE),
+    };
+    Ok(CreateSubifReply {
+        sw_if_index: add_subif(cx, parent, message.sub_id, which, ApiError::SUBIF_ALREADY_EXISTS)?,
+    })
+}
+
+fn create_vlan_subif(cx: &mut Cx<'_>, message: CreateVlanSubif) -> Result<CreateVlanSubifReply, ApiError> {
+    let parent = cx.interface(message.sw_if_index.0)?;
+    let id = match u16::try_from(message.vlan_id) {
+        Ok(id @ 1..=VlanTag::MAX_ID) => id,
+        _ => return Err(ApiError::INVALID_VLAN),
+    };
+    let which =
+        SubMatch::Tags { outer_type: EtherType::VLAN, outer: VlanId::Id(id), inner: None, exact: true };
+    let sw_if_index = add_subif(cx, parent, message.vlan_id, which, ApiError::VLAN_ALREADY_EXISTS)?;
+    Ok(CreateVlanSubifReply { sw_if_index })
+}
+
+fn add_subif(
+    cx: &mut Cx<'_>,
+    parent: SwIfIndex,
+    id: u32,
+    which: SubMatch,
+    taken: ApiError,
+) -> Result<InterfaceIndex, ApiError> {
+    if cx.dp.find_interface(&format!("{}.{id}", cx.dp.interface_name(parent))).is_some() {
+        return Err(taken);
+    }
+    Ok(cx.dp.create_sub_interface(parent, id, which)?.into())
+}
+
+fn delete_subif(cx: &mut Cx<'_>, message: DeleteSubif) -> Result<(), ApiError> {
+    let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::Sub)?;
+    Ok(cx.dp.delete_interface(index)?)
 }
 
 fn set_flags(cx: &mut Cx<'_>, message: SwInterfaceSetFlags) -> Result<(), ApiError> {
