@@ -125,6 +125,7 @@ pub struct Dataplane {
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
     pub(crate) stats: crate::stats::DataplaneStats,
+    pub(crate) log: crate::log::Log,
     /// What API clients asked for.
     pub(crate) api_trace: crate::api::ApiTrace,
     pub(crate) runtime_dir: PathBuf,
@@ -230,6 +231,7 @@ impl Dataplane {
             pings: BTreeMap::new(),
             next_ping: 1,
             cleared: Default::default(),
+            log: Default::default(),
             api_trace: Default::default(),
             runtime_dir: runtime_dir.to_owned(),
             tables,
@@ -257,6 +259,16 @@ impl Dataplane {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Shows the lines of this log to operators and API clients.
+    pub fn set_log(&mut self, log: crate::log::Log) {
+        self.log = log;
+    }
+
+    /// Keeps what API clients ask for.
+    pub fn trace_api(&mut self, on: bool) {
+        self.api_trace.set(on);
     }
 
     /// Sets the mode of receive queues that are created from now on.

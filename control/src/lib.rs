@@ -9,6 +9,7 @@ pub mod dataplane;
 pub mod interface;
 pub mod ip4;
 pub mod l2;
+pub mod log;
 pub mod ping;
 pub mod refusal;
 pub mod rib;

@@ -99,7 +99,7 @@ impl Segment {
 
     fn at<T>(&self, offset: usize) -> *const T {
         assert!(
-            offset % size_of::<T>() == 0 && offset + size_of::<T>() <= self.len,
+            offset.is_multiple_of(size_of::<T>()) && offset + size_of::<T>() <= self.len,
             "outside of the segment"
         );
         self.base.wrapping_add(offset).cast()

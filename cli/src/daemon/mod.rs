@@ -1,6 +1,7 @@
 //! The daemon: configuration, start, main loop, stop.
 
 mod background;
+mod log;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,6 +17,7 @@ use std::time::Instant;
 use wharf_control::api::{ApiConfig, ApiServer};
 use wharf_control::cli::{Server, ServerConfig};
 use wharf_control::dataplane::{Dataplane, engine_config};
+use wharf_control::log::Log;
 use wharf_control::shell::DaemonShell;
 use wharf_control::startup::{Cores, RxMode, SocketName, StartupConfig, Warning};
 use wharf_control::stats::StatsServer;
@@ -50,8 +52,8 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
     if !config.unix.nodaemon && !config.unix.interactive && !background::is_child() {
         return background::start(&args, &cli_socket(&config));
     }
-    start_log(&config)?;
-    serve(&config, &cores)
+    let log = log::start(&config)?;
+    serve(&config, &cores, log)
 }
 
 /// The cores that this process may use.
@@ -94,22 +96,6 @@ fn socket_path(config: &StartupConfig, name: Option<&SocketName>, usual: &str) -
     }
 }
 
-fn start_log(config: &StartupConfig) -> Result<()> {
-    let builder = tracing_subscriber::fmt().with_target(false).with_ansi(false);
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = builder.with_env_filter(filter);
-    match &config.unix.log {
-        Some(path) => {
-            let file = fs::File::options().create(true).append(true).open(path);
-            let file = file.map_err(|e| format!("cannot write the log {}: {e}", path.display()))?;
-            builder.with_writer(Mutex::new(file)).init();
-        }
-        None => builder.with_writer(std::io::stderr).init(),
-    }
-    Ok(())
-}
-
 fn group(name: &str) -> Result<u32> {
     if let Ok(gid) = name.parse() {
         return Ok(gid);
@@ -128,7 +114,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn serve(config: &StartupConfig, cores: &Cores) -> Result<()> {
+fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     // Signals first: one that comes during the start must not leave anything behind.
     let (signals, mut notify) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -156,6 +142,8 @@ fn serve(config: &StartupConfig, cores: &Cores) -> Result<()> {
             RxMode::Adaptive => wharf_engine::device::RxMode::Adaptive,
         });
     }
+    dataplane.set_log(log);
+    dataplane.trace_api(config.api_trace);
     let poll_fd = dataplane.poll_fd();
     let dataplane = Arc::new(Mutex::new(dataplane));
     let shell = Arc::new(DaemonShell::new(Arc::clone(&dataplane))?);

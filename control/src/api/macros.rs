@@ -276,6 +276,7 @@ macro_rules! api_message {
                     crc: CRC,
                     role: $crate::api::schema::Role::$($role)*,
                     put_empty: |out| $name::default().put_fields(out),
+                    check: |from| $name::take_fields(from).map(drop),
                 }
             };
             fn put(&self, out: &mut $crate::api::Writer) {

@@ -24,7 +24,7 @@ mod tests;
 pub use connection::{MAX_MESSAGE, next_frame};
 pub use error::ApiError;
 pub use modules::modules;
-pub use registry::{Client, Cx, Handlers, Page, Registry};
+pub use registry::{Client, Cx, FRAME_HEADER, Handlers, Page, PageFn, Registry, Served};
 pub use server::{ApiConfig, ApiServer};
 pub use trace::ApiTrace;
 pub use wire::{Count, Malformed, Reader, Text, Wire, Writer, field};
@@ -80,7 +80,15 @@ pub mod header {
 pub const fn auto_reply(name: &'static str) -> MessageDef {
     const FIELDS: &[Field] = &[header::context, header::retval];
     const CRC: u32 = message_crc(FIELDS);
-    MessageDef { name, doc: " The reply.", fields: FIELDS, crc: CRC, role: Role::Answer, put_empty: |_| {} }
+    MessageDef {
+        name,
+        doc: " The reply.",
+        fields: FIELDS,
+        crc: CRC,
+        role: Role::Answer,
+        put_empty: |_| {},
+        check: |_| Ok(()),
+    }
 }
 
 /// The name of a field: Rust's spelling of a keyword has `r#` before it.

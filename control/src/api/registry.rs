@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use wharf_engine::SwIfIndex;
 
 /// Bytes before a message: 8 unused, its length, 4 unused.
-pub(super) const FRAME_HEADER: usize = 16;
+pub const FRAME_HEADER: usize = 16;
 /// Number of `sockclnt_create`, which clients send before they know any other: with it, that of the first message.
 const FIRST_ID: u16 = 1;
 
@@ -115,6 +115,12 @@ pub struct Page<D, P> {
     pub next: Option<P>,
 }
 
+/// Makes a page of a dump, from the start if no place is given.
+pub type PageFn<M, P> = fn(&mut Cx<'_>, &M, Option<P>) -> Page<<M as Dump>::Details, P>;
+
+/// A module, and what adds the functions that answer its requests.
+pub type Served = (&'static Module, fn(&mut Handlers));
+
 /// The functions that answer requests, as the modules give them.
 #[derive(Debug)]
 pub struct Handlers {
@@ -191,10 +197,7 @@ impl Handlers {
     }
 
     /// Answers a dump that can be large, page by page: the next one is asked for when the client has taken the last.
-    pub fn pages<M: Dump + Send + 'static, P: Send + 'static>(
-        &mut self,
-        f: fn(&mut Cx<'_>, &M, Option<P>) -> Page<M::Details, P>,
-    ) {
+    pub fn pages<M: Dump + Send + 'static, P: Send + 'static>(&mut self, f: PageFn<M, P>) {
         let details = self.id(M::Details::DEF);
         self.add(M::DEF, move |_, from| {
             let (context, message) = request::<M>(from)?;
@@ -291,12 +294,19 @@ impl std::fmt::Debug for Registry {
     }
 }
 
-const NOTHING: &MessageDef =
-    &MessageDef { name: "", doc: "", fields: &[], crc: 0, role: Role::Answer, put_empty: |_| {} };
+const NOTHING: &MessageDef = &MessageDef {
+    name: "",
+    doc: "",
+    fields: &[],
+    crc: 0,
+    role: Role::Answer,
+    put_empty: |_| {},
+    check: |_| Ok(()),
+};
 
 impl Registry {
     /// Numbers the messages of these modules, and lets each add its functions.
-    pub fn new(modules: &[(&'static Module, fn(&mut Handlers))]) -> Registry {
+    pub fn new(modules: &[Served]) -> Registry {
         let mut registry = Registry {
             modules: Vec::new(),
             entries: vec![Entry { def: NOTHING, handle: None }],
@@ -352,6 +362,20 @@ impl Registry {
         entry.is_some_and(|entry| entry.handle.is_some())
     }
 
+    /// Reads a message, given without its frame header, and does nothing about it.
+    ///
+    /// Errors: as when it comes from a client.
+    pub fn decode(&self, bytes: &[u8]) -> Result<&'static MessageDef, Malformed> {
+        let mut from = Reader::new(bytes);
+        let def = self.def(u16::take(&mut from)?).ok_or(Malformed)?;
+        let framework = def.fields.iter().take_while(|f| matches!(f.name, "client_index" | "context"));
+        if matches!(def.role, Role::Call(_) | Role::Dump(_) | Role::Get(..)) && framework.count() == 2 {
+            from.raw(8)?;
+        }
+        (def.check)(&mut from)?;
+        Ok(def)
+    }
+
     /// Answers a message, given without its frame header.
     ///
     /// Errors: it is not one that clients send, or is shorter than it must be.
@@ -373,6 +397,7 @@ impl Registry {
             return Err(Malformed);
         }
         let (_client_index, context) = (u32::take(&mut from)?, u32::take(&mut from)?);
+        (entry.def.check)(&mut from)?;
         tracing::info!("API: {} asks for {}, which is not there", cx.client.name, entry.def.name);
         let reply = self.messages().find(|(_, def)| def.name == reply);
         if let Some((id, def)) = reply {

@@ -96,6 +96,8 @@ pub struct MessageDef {
     pub role: Role,
     /// Appends the fields behind the framework's, all zero.
     pub put_empty: fn(&mut super::Writer),
+    /// Reads these fields, to see whether they are all there.
+    pub check: fn(&mut super::Reader<'_>) -> Result<(), super::Malformed>,
 }
 
 impl MessageDef {

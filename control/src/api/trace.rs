@@ -41,7 +41,8 @@ impl ApiTrace {
         *self = ApiTrace { on: self.on, ..ApiTrace::default() };
     }
 
-    pub(super) fn record(&mut self, message: &[u8]) {
+    /// Keeps a request, if it is on.
+    pub fn record(&mut self, message: &[u8]) {
         if !self.on {
             return;
         }

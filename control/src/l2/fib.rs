@@ -176,7 +176,7 @@ impl Dataplane {
                 if let Some((id, domain)) = domain.filter(|(id, _)| only.is_none_or(|o| o == **id)) {
                     let units = u64::from(now.since(entry.stamp()));
                     let ages = !entry.is_static() && domain.mac_age != 0;
-                    let age = ages.then(|| ((units << 30) / 60_000_000_000) as u16);
+                    let age = ages.then_some(((units << 30) / 60_000_000_000) as u16);
                     rows.push(MacRow { mac, domain: *id, index, entry, age });
                 }
                 false

@@ -26,11 +26,10 @@ pub mod vlib;
 pub mod vpe;
 pub mod vxlan;
 
-use super::registry::Handlers;
-use super::schema::Module;
+use super::registry::Served;
 
 /// All modules, with what answers their requests. The first one is first because clients expect its numbers.
-pub fn modules() -> Vec<(&'static Module, fn(&mut Handlers))> {
+pub fn modules() -> Vec<Served> {
     vec![
         (&memclnt::MODULE, memclnt::handlers),
         (&vlib::MODULE, vlib::handlers),

@@ -22,7 +22,7 @@ api! {
         PG_API_FLAG_GRO_COALESCE = 4,
     }
 
-    /// Creates a packet generator interface for IP packets.
+    /// Creates a packet generator interface.
     call PgCreateInterface = pg_create_interface { interface_id: InterfaceIndex, gso_enabled: bool, gso_size: u32 }
         -> PgCreateInterfaceReply = pg_create_interface_reply { sw_if_index: InterfaceIndex };
 
@@ -102,7 +102,8 @@ fn capture(cx: &mut Cx<'_>, message: PgCapture) -> Result<(), ApiError> {
     let index = cx.dp.find_interface(&format!("pg{}", message.interface_id.0));
     let pg = index.and_then(|index| cx.dp.pg.get_mut(&index)).ok_or(ApiError::INVALID_INTERFACE)?;
     if !message.is_enabled {
-        return pg.stop_capture().map(|_| ()).ok_or(ApiError::NO_SUCH_ENTRY);
+        pg.stop_capture();
+        return Ok(());
     }
     let mut config = CaptureConfig::new(message.pcap_file_name);
     // VPP's ~0 asks for any number.

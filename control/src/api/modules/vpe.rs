@@ -3,6 +3,7 @@
 use super::super::{ApiError, Cx, Handlers, Text, schema::Module};
 use crate::api;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::Level;
 
 /// The module.
 pub const MODULE: Module = Module { name: "vpe", version: (1, 7, 0), messages: MESSAGES };
@@ -38,6 +39,24 @@ api! {
 pub(super) fn handlers(list: &mut Handlers) {
     list.call(show_version);
     list.call(system_time);
+    list.dump(log_dump);
+}
+
+fn log_dump(cx: &mut Cx<'_>, message: LogDump) -> Vec<LogDetails> {
+    let level = |level: Level| match level {
+        Level::ERROR => LogLevel::VPE_API_LOG_LEVEL_ERR,
+        Level::WARN => LogLevel::VPE_API_LOG_LEVEL_WARNING,
+        Level::INFO => LogLevel::VPE_API_LOG_LEVEL_INFO,
+        _ => LogLevel::VPE_API_LOG_LEVEL_DEBUG,
+    };
+    let lines = cx.dp.log.lines().into_iter().filter(|line| line.time >= message.start_timestamp.0);
+    let details = lines.map(|line| LogDetails {
+        timestamp: Timestamp(line.time),
+        level: level(line.level),
+        msg_class: Text(line.class),
+        message: Text(line.text),
+    });
+    details.collect()
 }
 
 fn show_version(_: &mut Cx<'_>, _: ShowVersion) -> Result<ShowVersionReply, ApiError> {
