@@ -22,6 +22,7 @@ use wharf_drivers::af_xdp::XdpManager;
 use wharf_drivers::memif::MemifManager;
 use wharf_drivers::pg::PgInterface;
 use wharf_engine::buffer::{DATA_SIZE, PoolConfig};
+use wharf_engine::counter::{Combined, MAX_COUNTERS};
 use wharf_engine::device::RxMode;
 use wharf_engine::mapping::PageSize;
 use wharf_engine::rcu::Publisher;
@@ -127,6 +128,10 @@ pub struct Dataplane {
     pub(crate) pings: BTreeMap<u16, std::sync::mpsc::Sender<EchoReply>>,
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
+    pub(crate) stats: crate::stats::DataplaneStats,
+    pub(crate) log: crate::log::Log,
+    /// What API clients asked for.
+    pub(crate) api_trace: crate::api::ApiTrace,
     pub(crate) runtime_dir: PathBuf,
     tables: Tables,
     epoll: Arc<OwnedFd>,
@@ -208,7 +213,12 @@ impl Dataplane {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)
                 .map_err(|e| OpError::System("cannot wait for a descriptor".into(), e.into()))?;
         }
-        let workers = engine.workers();
+        let no_memory = |error| OpError::System("no memory for counters".into(), error);
+        let counters = Combined::within(engine.stats().segment(), engine.workers(), MAX_COUNTERS, 2);
+        let counters = counters.map_err(no_memory)?;
+        let shown = counters.table().and_then(|table| engine.stats().table("/net/adjacency", table));
+        shown.ok_or(std::io::ErrorKind::OutOfMemory.into()).map_err(no_memory)?;
+        let stats = crate::stats::DataplaneStats::new(&engine).map_err(no_memory)?;
         let mut fibs = BTreeMap::new();
         fibs.insert(0, Fib::new(0, engine.domain()));
         let mut dataplane = Dataplane {
@@ -221,7 +231,8 @@ impl Dataplane {
             spans: Spans::new(),
             capture: None,
             fibs,
-            adjacencies: AdjacencyTable::new(workers),
+            adjacencies: AdjacencyTable::new(counters),
+            stats,
             neighbours: Neighbours::default(),
             memif,
             xdp: XdpManager::default(),
@@ -231,6 +242,8 @@ impl Dataplane {
             pings: BTreeMap::new(),
             next_ping: 1,
             cleared: Default::default(),
+            log: Default::default(),
+            api_trace: Default::default(),
             runtime_dir: runtime_dir.to_owned(),
             tables,
             epoll: Arc::new(epoll),
@@ -257,6 +270,16 @@ impl Dataplane {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Shows the lines of this log to operators and API clients.
+    pub fn set_log(&mut self, log: crate::log::Log) {
+        self.log = log;
+    }
+
+    /// Keeps what API clients ask for.
+    pub fn trace_api(&mut self, on: bool) {
+        self.api_trace.set(on);
     }
 
     /// Sets the mode of receive queues that are created from now on.
@@ -299,6 +322,7 @@ impl Dataplane {
         for pg in self.pg.values_mut() {
             pg.poll();
         }
+        self.stats.update(&self.engine);
         for due in self.neighbours.due(now) {
             match due {
                 crate::ip4::Due::Ask(interface, address) => self.send_arp_request(interface, address),

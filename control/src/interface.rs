@@ -3,11 +3,12 @@
 use crate::dataplane::{Dataplane, OpError};
 use crate::l2::{L2Mode, L2Settings};
 use crate::sub_interface::SubInterface;
+use memif::Address;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 use wharf_drivers::af_xdp::{XdpConfig, XdpError, XdpEvent};
-use wharf_drivers::memif::{MemifConfig, MemifError, MemifEvent};
+use wharf_drivers::memif::{Access, MemifConfig, MemifError, MemifEvent};
 use wharf_drivers::pg::{PgInterface, PgMode};
 use wharf_engine::device::{DeviceInput, DeviceOutput, RxMode};
 use wharf_engine::engine::{InputId, InterfaceSetup};
@@ -84,6 +85,8 @@ pub struct Interface {
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// When its receive queues are looked at.
     pub rx_mode: RxMode,
+    /// A text of the controller's.
+    pub tag: String,
     /// Packets are bare IP packets to and from one peer: no Ethernet header, no ARP, no L2 mode.
     pub point_to_point: bool,
 }
@@ -107,6 +110,7 @@ impl Interface {
             table: 0,
             addresses: Vec::new(),
             rx_mode: RxMode::Adaptive,
+            tag: String::new(),
             point_to_point: false,
         }
     }
@@ -198,6 +202,9 @@ impl Dataplane {
     pub(crate) fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
         record.mac = mac.unwrap_or_else(|| random_mac(index));
         record.rx_mode = self.default_rx_mode;
+        self.engine.counters().ensure(index.0);
+        self.engine.counters().reset(index.0);
+        self.stats.add_interface(&self.engine, index, &record.name);
         self.interfaces.insert(index, record);
         self.apply(index);
     }
@@ -244,6 +251,17 @@ impl Dataplane {
         let index = self.free_index()?;
         self.add(index, Interface::new(name, InterfaceKind::Loopback), mac);
         Ok(index)
+    }
+
+    /// Gives a memif socket a number. As VPP has it, a bare name is in the runtime directory.
+    pub fn add_memif_socket(&mut self, id: u32, filename: &str, access: Access) -> Result<(), OpError> {
+        let whole = filename.starts_with(['/', '@']) || filename.starts_with("abstract:");
+        let address = match whole {
+            true => Address::parse(filename),
+            false => Address::parse(&self.runtime_dir.join(filename).to_string_lossy()),
+        };
+        let address = address.or_else(|error| OpError::parameter("filename", error.to_string()))?;
+        Ok(self.memif.add_socket(id, address, access)?)
     }
 
     /// Creates a memif; its queues come when the peer connects.
@@ -448,6 +466,12 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Attaches a text to an interface, or takes it away by an empty one.
+    pub fn set_tag(&mut self, index: SwIfIndex, tag: String) -> Result<(), OpError> {
+        self.record_mut(index)?.tag = tag;
+        Ok(())
+    }
+
     /// Puts an interface without addresses into a table.
     pub fn set_table(&mut self, index: SwIfIndex, table: u32) -> Result<(), OpError> {
         if !self.fibs.contains_key(&table) {
@@ -548,7 +572,11 @@ impl Dataplane {
             InterfaceKind::Vxlan => self.forget_vxlan(index),
             InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::Sub => {}
         }
-        let parent = self.interfaces.remove(&index).and_then(|record| record.sub).map(|sub| sub.parent);
+        let gone = self.interfaces.remove(&index);
+        if let Some(record) = &gone {
+            self.stats.remove_interface(&self.engine, index, &record.name);
+        }
+        let parent = gone.and_then(|record| record.sub).map(|sub| sub.parent);
         self.apply(index);
         if let Some(parent) = parent {
             self.apply(parent);

@@ -6,6 +6,7 @@ use crate::buffer::Memory;
 use crate::frame::{FRAME_SIZE, Frame, Packet, PacketRef, flags};
 use crate::node::{Cx, Disposition, ErrorCounters, Held, HeldPacket, NextNodes, Node, WorkerState};
 use crate::rcu::Cell;
+use crate::stats::Row;
 use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
 use crate::worker::Copying;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub(crate) struct Runner<N: Node> {
     cell: Arc<Cell<N::Tables>>,
     staged: *const N::Tables,
     tables: *const N::Tables,
-    errors: Arc<[AtomicU64]>,
+    errors: Row,
     held: Vec<HeldPacket>,
 }
 
@@ -110,7 +111,7 @@ impl<N: Node> Runner<N> {
         index: NodeIndex,
         edges: Arc<[NodeIndex]>,
         cell: Arc<Cell<N::Tables>>,
-        errors: Arc<[AtomicU64]>,
+        errors: Row,
     ) -> Self {
         Runner {
             node,

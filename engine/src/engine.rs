@@ -14,6 +14,7 @@ use crate::graph::{Built, Graph, GraphBuilder, GraphError, TableSet};
 use crate::node::{NextIndex, WorkerState};
 use crate::rcu::{Domain, Publisher, Reader};
 use crate::ring::{Consumer, Producer, ring};
+use crate::stats::{NodeStats, Stats};
 use crate::trace::TraceBuffer;
 use crate::worker::{Command, DeviceNode, Handoff, InputSlot, OutputSlot, Worker, WorkerParts, WorkerShared};
 use crate::{NodeIndex, SwIfIndex, WorkerIndex, clock};
@@ -29,6 +30,10 @@ use std::time::Duration;
 const HANDOFF_RING: usize = 256;
 /// How long main waits for a worker to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of the stats segment that a thread's rows can take: most of it for counters of adjacencies.
+const STATS_PER_THREAD: usize = 24 << 20;
+/// Bytes of the stats segment for names and the like.
+const STATS_SHARED: usize = 8 << 20;
 /// A worker that makes no turn for this long is reported.
 const STALL_NANOS: u64 = 100_000_000;
 
@@ -65,6 +70,9 @@ pub enum EngineError {
     /// No memory for buffers.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// No memory for counters.
+    #[error("the stats segment: {0}")]
+    Stats(#[source] std::io::Error),
     /// A thread or descriptor could not be made.
     #[error("cannot start worker {worker}: {source}")]
     Start {
@@ -179,6 +187,8 @@ pub struct Engine {
     features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
     counters: Arc<InterfaceCounters>,
     capture: Arc<Capture>,
+    stats: Stats,
+    counts: NodeStats,
     workers: Vec<WorkerHandle>,
     inputs: Vec<InputRecord>,
     outputs: Vec<Output>,
@@ -227,9 +237,11 @@ impl Engine {
         let count = config.workers.len();
         let domain = Domain::new(count);
         let pool = Pool::new(&config.pool)?;
-        let Built { graph, tables, runners } = builder.build(&domain, count)?;
+        let stats = Stats::new((count + 1) * STATS_PER_THREAD + STATS_SHARED).map_err(EngineError::Stats)?;
+        let mut counts = NodeStats::new(&stats, count).map_err(EngineError::Stats)?;
+        let Built { graph, tables, runners } = builder.build(&domain, count, (&stats, &mut counts))?;
         let graph = Arc::new(graph);
-        let counters = Arc::new(InterfaceCounters::new(count));
+        let counters = Arc::new(InterfaceCounters::new(&stats, count).map_err(EngineError::Stats)?);
         counters.ensure(0);
         let capture = Arc::<Capture>::default();
         let interfaces = Publisher::new(&domain, Interfaces::default());
@@ -308,6 +320,8 @@ impl Engine {
             features: BTreeMap::new(),
             counters,
             capture,
+            stats,
+            counts,
             workers: handles,
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -340,6 +354,11 @@ impl Engine {
     /// The publisher of tables of type `T`. A graph whose nodes do not read them ignores what is published.
     pub fn tables<T: Default + Send + Sync + 'static>(&mut self) -> Publisher<T> {
         self.tables.ensure(&self.domain)
+    }
+
+    /// The segment in which counters live.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// Counters of the interfaces.
@@ -548,8 +567,11 @@ impl Engine {
         device: Box<dyn DeviceOutput>,
     ) -> Result<(), EngineError> {
         let name = self.interfaces.read(|i| i.get(interface).map(|i| Arc::clone(&i.name)));
-        let name = Arc::from(format!("{}-tx", name.unwrap_or_default()));
-        let node = Arc::new(DeviceNode { name, counters: Default::default(), no_slots: AtomicU64::new(0) });
+        let name: Arc<str> = Arc::from(format!("{}-tx", name.unwrap_or_default()));
+        let full = || EngineError::Stats(std::io::ErrorKind::OutOfMemory.into());
+        let number = self.counts.node(&self.stats, &name).ok_or_else(full)?;
+        let counters = self.counts.counters(number, worker.index()).ok_or_else(full)?;
+        let node = Arc::new(DeviceNode { name, counters, no_slots: AtomicU64::new(0) });
         self.command(worker, Command::AddOutput(interface, OutputSlot::new(device, Arc::clone(&node))))?;
         self.outputs.push(Output { interface, worker, node });
         self.publish_tx_paths(interface);
@@ -568,6 +590,7 @@ impl Engine {
         let mut devices = Vec::new();
         for output in gone {
             devices.extend(self.ask(output.worker, |reply| Command::RemoveOutput(interface, reply))?);
+            self.counts.free(&self.stats, &output.node.name);
         }
         Ok(devices)
     }

@@ -21,6 +21,7 @@ pub mod mtrie;
 pub mod node;
 pub mod rcu;
 pub mod ring;
+pub mod stats;
 mod sync;
 pub mod testing;
 pub mod trace;

@@ -4,6 +4,7 @@ use crate::arc::ArcTables;
 use crate::buffer::Memory;
 use crate::counter::InterfaceCounters;
 use crate::frame::{META_SIZE, Meta, Packet, PacketRef};
+use crate::stats::Counter;
 use crate::trace::TraceView;
 use crate::worker::Copying;
 use crate::{NodeIndex, SwIfIndex, WorkerIndex};
@@ -311,16 +312,16 @@ impl<N: Node> Held<'_, N> {
 }
 
 /// The numbers that every node keeps, on one worker. Written by the worker, read by anyone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NodeCounters {
     /// Frames (for an input: polls).
-    pub calls: AtomicU64,
+    pub calls: Counter,
     /// Packets.
-    pub vectors: AtomicU64,
+    pub vectors: Counter,
     /// Ticks of the time stamp counter spent.
-    pub clocks: AtomicU64,
+    pub clocks: Counter,
     /// Interrupts taken, for an input.
-    pub suspends: AtomicU64,
+    pub suspends: Counter,
 }
 
 impl NodeCounters {

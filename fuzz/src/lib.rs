@@ -4,6 +4,7 @@
 //! Each must end without a panic, whatever the input.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod bridge;
 pub mod cli;
 pub mod graph;
@@ -17,6 +18,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets, by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("api", api::run),
     ("startup_conf", startup_conf::run),
     ("cli", cli::run),
     ("memif_messages", memif_messages::run),

@@ -2,7 +2,7 @@
 
 use crate::cli::{About, Args, CliError, Command, Output, Shown};
 use crate::dataplane::Dataplane;
-use memif::{Address, Mode, Role, Secret};
+use memif::{Mode, Role, Secret};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -35,16 +35,8 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
 type Done = Result<(), CliError>;
 
 fn socket_create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    let filename = args.text("filename")?;
-    let address =
-        if filename.starts_with('/') || filename.starts_with('@') || filename.starts_with("abstract:") {
-            Address::parse(&filename).about("filename")?
-        } else {
-            // As VPP has it: a bare name is in the runtime directory.
-            Address::parse(&dp.runtime_dir.join(&filename).to_string_lossy()).about("filename")?
-        };
     let access = Access { uids: args.all("allow-uid")?, gids: args.all("allow-gid")? };
-    dp.memif.add_socket(args.u32("id")?, address, access).about("id")
+    Ok(dp.add_memif_socket(args.u32("id")?, &args.text("filename")?, access)?)
 }
 
 fn socket_delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {

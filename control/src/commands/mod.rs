@@ -1,6 +1,7 @@
 //! The commands of the CLI, a file per subject, in one visible list.
 
 mod af_xdp;
+mod api;
 mod interface;
 mod ip;
 mod l2;
@@ -22,8 +23,9 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 12] = [
+    let lists: [&[Command<Dataplane>]; 13] = [
         af_xdp::COMMANDS,
+        api::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
         l2::COMMANDS,

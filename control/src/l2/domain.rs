@@ -35,6 +35,8 @@ pub struct BridgeDomainConfig {
     pub learn_limit: u32,
     /// Who has which address.
     pub arp: BTreeMap<Ipv4Addr, MacAddress>,
+    /// A text of the controller's.
+    pub tag: String,
 }
 
 /// A switch of a domain.
@@ -64,6 +66,7 @@ impl BridgeDomainConfig {
             mac_age: 0,
             learn_limit: DEFAULT_DOMAIN_LIMIT,
             arp: BTreeMap::new(),
+            tag: String::new(),
         }
     }
 
@@ -148,6 +151,12 @@ impl Dataplane {
     /// Sets after how many minutes an unseen address is forgotten; 0 is never.
     pub fn set_mac_age(&mut self, id: u32, minutes: u8) -> Result<(), OpError> {
         self.domain_mut(id)?.mac_age = minutes;
+        Ok(())
+    }
+
+    /// Attaches a text to a domain.
+    pub fn set_domain_tag(&mut self, id: u32, tag: String) -> Result<(), OpError> {
+        self.domain_mut(id)?.tag = tag;
         Ok(())
     }
 
