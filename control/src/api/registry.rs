@@ -104,7 +104,7 @@ pub(super) enum After {
     Job(Box<dyn FnOnce() -> Vec<u8> + Send>),
 }
 
-type Handle = Box<dyn Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send>;
+type Handle = Box<dyn Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send + Sync>;
 
 /// The entries that a dump has, from a place on.
 #[derive(Debug)]

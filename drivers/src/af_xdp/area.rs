@@ -237,10 +237,13 @@ mod tests {
         assert!(refused(BASE + 64, 1 << 20, STRIDE), "base within a page");
         assert!(refused(BASE, 2367, STRIDE), "no whole buffer");
         assert!(refused(BASE, 1 << 20, 2048), "chunk below 2048");
-        assert!(refused(BASE, 1 << 20, 64 + 4104), "chunk above a page");
+        assert!(refused(BASE, 1 << 20, 1 << 16), "an offset in it has more than 16 bits");
         assert!(refused(BASE, 1 << 20, 0));
         assert!(refused(BASE, usize::MAX, STRIDE), "more than 2^32 buffers");
         assert!(!refused(BASE, 2368, STRIDE));
+        // SAFETY: as above.
+        let jumbo = unsafe { Area::new(BASE as *mut u8, 1 << 20, 149 * 64) }.expect("geometry");
+        assert_eq!(jumbo.chunk_size(), 4096, "of a longer buffer the kernel gets a page");
     }
 
     #[test]
