@@ -185,7 +185,7 @@ pub struct Engine {
     arcs: Publisher<ArcTables>,
     features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
     counters: Arc<InterfaceCounters>,
-    stats: Stats,
+    stats: Arc<Stats>,
     counts: NodeStats,
     workers: Vec<WorkerHandle>,
     inputs: Vec<InputRecord>,
@@ -315,7 +315,7 @@ impl Engine {
             arcs,
             features: BTreeMap::new(),
             counters,
-            stats,
+            stats: Arc::new(stats),
             counts,
             workers: handles,
             inputs: Vec::new(),
@@ -352,7 +352,7 @@ impl Engine {
     }
 
     /// The segment in which counters live.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
 
