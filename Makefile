@@ -6,7 +6,7 @@ DEMO_PACKAGES := gcc libc6-dev iproute2 iputils-ping iperf3 ethtool
 FUZZ_PACKAGES := g++ libclang-rt-16-dev
 TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
     clang llvm libbpf-dev
-FUZZ_TARGETS := api startup_conf cli memif_messages graph
+FUZZ_TARGETS := startup_conf cli memif_messages memif_session graph bridge pg api
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
@@ -38,6 +38,7 @@ test: test-packages xdp-check test-unit test-kernel test-fuzz test-loom ## every
 test-packages:
 	@tools/install.sh "the tests" $(TEST_PACKAGES)
 	@tools/testpmd.sh
+	@tools/ovs.sh
 	@tools/papi.sh
 
 test-unit: ## the tests without kernel and peers, side by side

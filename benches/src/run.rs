@@ -62,7 +62,7 @@ impl Rig<'_> {
                 let program = self.testpmd.as_ref().map_err(Clone::clone)?;
                 testpmd::start(program, mode, self.dut_core, self.load_core, dir).map(Dut::Other)
             }
-            Case::Xconnect | Case::Ip4 | Case::Ip4Million => {
+            Case::Xconnect | Case::Bridge | Case::Vxlan | Case::Ip4 | Case::Ip4Million => {
                 let binaries = self.wharf.as_ref().map_err(Clone::clone)?;
                 let wharf = Wharf::start(binaries, self.dut_core, self.load_core, dir, self.stop)?;
                 wharf.run_all(&wharf::interfaces(&dir.sockets()))?;

@@ -145,6 +145,38 @@ fn an_address_moves_and_a_domain_answers_for_another() {
 }
 
 #[test]
+fn mirrors_and_captures() {
+    let lab = Lab::new();
+    assert_eq!(lab.b.ping("10.0.1.9", 1), 1);
+    let file = lab.daemon.file("trace.pcap");
+    lab.daemon.script(&format!(
+        "set interface span veth-b destination veth-r both
+        pcap trace rx tx max 100 file {} host 10.0.1.3 proto 1",
+        file.display()
+    ));
+    assert!(lab.daemon.ctl("pcap trace rx").unwrap_err().contains("a capture is active"));
+    let before = counter(&lab.daemon, "veth-r", "tx packets");
+    assert_eq!(lab.b.ping("10.0.1.9", 3), 3);
+    lab.a.ping("10.0.1.9", 1);
+    assert!(counter(&lab.daemon, "veth-r", "tx packets") >= before + 6);
+    assert_eq!(
+        lab.daemon
+            .script("show interface span")
+            .lines()
+            .nth(1)
+            .map(|l| l.split_whitespace().collect::<Vec<_>>()),
+        Some(vec!["veth-b", "veth-r", "(", "both)", "(", "none)"])
+    );
+    let said = lab.daemon.script("pcap trace off");
+    // Four ways: each request and each answer is received and sent; and the mirror sends both.
+    assert!(said.starts_with("Write 18 packets to "), "{said}");
+    let text = lab.b.run("tcpdump", ["-nr", &file.display().to_string()]);
+    assert_eq!(text.matches("ICMP echo request").count(), 9, "{text}");
+    lab.daemon.script("set interface span veth-b destination veth-r disable");
+    settled(&lab.daemon);
+}
+
+#[test]
 fn a_storm_of_broadcasts_is_bounded_and_ends() {
     let lab = Lab::new();
     assert_eq!(lab.b.ping("10.0.1.9", 2), 2);

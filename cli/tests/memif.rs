@@ -443,6 +443,39 @@ fn abstract_sockets() {
     }
 }
 
+/// As many queues as there can be, and rings as long as they can be.
+#[test]
+fn large_interfaces() {
+    let daemon = Daemon::start(None, "cpu { workers 1 }");
+    let socket = daemon.file("large.sock");
+    daemon.script(&format!(
+        "create memif socket id 1 filename {}
+         create interface memif id 0 socket-id 1 master rx-queues 255 tx-queues 255
+         create interface memif id 1 socket-id 1 master ring-size 16384
+         set interface state memif1/0 up
+         set interface state memif1/1 up
+         set interface l2 xconnect memif1/0 memif1/1",
+        socket.display()
+    ));
+    let mut wide = attach(&socket, 0, |c| {
+        (c.rx_queues, c.tx_queues, c.log2_ring_size) = (255, 255, 4);
+        c.handshake = PATIENCE;
+    });
+    let mut long = attach(&socket, 1, |c| c.log2_ring_size = 14);
+    wait_until("all queues are there", PATIENCE, || {
+        daemon.json("show interface rx-placement").to_string().matches("memif1/0").count() == 255
+    });
+    for (i, tx) in wide.tx.iter_mut().enumerate() {
+        assert_eq!(tx.transmit(&[vec![i as u8; 100]][..]), 1);
+        tx.kick();
+    }
+    let mut got: Vec<u8> = receive(&mut long, 255).into_iter().map(|packet| packet[99]).collect();
+    got.sort_unstable();
+    assert!(got.into_iter().eq(0..255));
+    assert_eq!(long.tx[0].ring_state().size, 16384);
+    settled(&daemon);
+}
+
 /// As many interfaces as a large node has pods, and each carries packets. How long it takes from the first word of a
 /// client to its first packet is printed.
 #[test]

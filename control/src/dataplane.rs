@@ -1,12 +1,14 @@
 //! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
 //! publish; nothing else changes state.
 
+use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
     AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
 };
 use crate::l2::{BridgeDomainConfig, Macs};
 use crate::refusal::Refusal;
+use crate::span::Spans;
 use crate::startup::{self, StartupConfig};
 use crate::vxlan::Tunnels;
 use rustix::event::epoll;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use wharf_drivers::af_xdp::XdpManager;
 use wharf_drivers::memif::MemifManager;
 use wharf_drivers::pg::PgInterface;
-use wharf_engine::buffer::PoolConfig;
+use wharf_engine::buffer::{DATA_SIZE, PoolConfig};
 use wharf_engine::counter::{Combined, MAX_COUNTERS};
 use wharf_engine::device::RxMode;
 use wharf_engine::mapping::PageSize;
@@ -113,6 +115,8 @@ pub struct Dataplane {
     pub(crate) bridges: BTreeMap<u32, BridgeDomainConfig>,
     pub(crate) macs: Macs,
     pub(crate) vxlan: Tunnels,
+    pub(crate) spans: Spans,
+    pub(crate) capture: Option<CaptureConfig>,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -163,7 +167,12 @@ pub fn engine_config(config: &StartupConfig, cores: &startup::Cores) -> EngineCo
         }
     };
     EngineConfig {
-        pool: PoolConfig { buffers, limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)), pages },
+        pool: PoolConfig {
+            buffers,
+            limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)),
+            pages,
+            data_size: config.buffers.data_size.map_or(DATA_SIZE, |size| size as usize),
+        },
         workers: pinned,
         thread_prefix: config.cpu.thread_prefix.clone().unwrap_or_else(|| "wharf".into()),
         level: None,
@@ -219,6 +228,8 @@ impl Dataplane {
             bridges: BTreeMap::new(),
             macs: Macs::default(),
             vxlan: Tunnels::default(),
+            spans: Spans::new(),
+            capture: None,
             fibs,
             adjacencies: AdjacencyTable::new(counters),
             stats,
@@ -589,6 +600,9 @@ impl Dataplane {
         let routes = self.fib_mut(table)?.routes().len();
         if routes != 0 {
             return OpError::parameter("table", format!("table {table} still has {routes} routes"));
+        }
+        if let Some(index) = self.vxlan.list.iter().find(|(_, t)| t.table == table).map(|(i, _)| *i) {
+            return OpError::refused(format!("table {table} is used by {}", self.interface_name(index)));
         }
         if let Some(user) = self.interfaces.values().find(|i| i.table == table) {
             return OpError::parameter("table", format!("table {table} is used by {}", user.name));

@@ -3,6 +3,7 @@
 #![recursion_limit = "256"]
 
 pub mod api;
+pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod dataplane;
@@ -14,6 +15,7 @@ pub mod ping;
 pub mod refusal;
 pub mod rib;
 pub mod shell;
+pub mod span;
 pub mod startup;
 pub mod stats;
 pub mod sub_interface;

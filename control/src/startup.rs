@@ -17,6 +17,7 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use wharf_engine::buffer::MAX_DATA_SIZE;
 
 pub use cores::Cores;
 pub use words::{ConfigError, Position, Warning};
@@ -359,7 +360,7 @@ impl BuffersConfig {
                         let message = format!("expected `data-size' after `default', got `{}'", what.text);
                         return Err(ConfigError::new(what.at, message));
                     }
-                    self.data_size = Some(reader.number(what, 256, 65536)?);
+                    self.data_size = Some(reader.number(what, 256, MAX_DATA_SIZE as u32)?);
                 }
                 "layout" => {
                     reader.value(key, "`natural' or `packed'")?;

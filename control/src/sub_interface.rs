@@ -42,7 +42,7 @@ impl Dataplane {
         let record = self.record(parent)?;
         let can = matches!(record.kind, InterfaceKind::Memif | InterfaceKind::Pg | InterfaceKind::AfXdp);
         if !can {
-            return OpError::refused(format!("{} cannot have sub-interfaces", record.name));
+            return OpError::parameter("interface", format!("{} cannot have sub-interfaces", record.name));
         }
         let (name, mac, mtu) = (format!("{}.{id}", record.name), record.mac, record.mtu);
         self.check_name(&name)?;

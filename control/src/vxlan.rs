@@ -106,24 +106,24 @@ impl Dataplane {
     ) -> Result<SwIfIndex, OpError> {
         for (what, address) in [("src", config.src), ("dst", config.dst)] {
             if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
-                return OpError::refused(format!("{what} {address} is not the address of a host"));
+                return OpError::parameter(what, format!("{address} is not the address of a host"));
             }
         }
         if config.src == config.dst {
-            return OpError::refused("src and dst are the same");
+            return OpError::parameter("dst", "src and dst are the same");
         }
         if config.vni > VxlanHeader::MAX_VNI || config.decap_vni.flatten() > Some(VxlanHeader::MAX_VNI) {
-            return OpError::refused(format!("a VNI is from 0 to {}", VxlanHeader::MAX_VNI));
+            return OpError::parameter("vni", format!("a VNI is from 0 to {}", VxlanHeader::MAX_VNI));
         }
         if config.dst_port == 0 {
-            return OpError::refused("port 0 cannot be used");
+            return OpError::parameter("dst_port", "port 0 cannot be used");
         }
         if !self.fibs.contains_key(&config.table) {
-            return OpError::refused(format!("there is no IPv4 table {}", config.table));
+            return OpError::parameter("encap-vrf-id", format!("there is no IPv4 table {}", config.table));
         }
         if let Some((index, _)) = self.vxlan.list.iter().find(|(_, other)| other.key() == config.key()) {
             let name = self.interface_name(*index);
-            return OpError::refused(format!("{name} takes this VNI from {} already", config.dst));
+            return OpError::parameter("vni", format!("{name} takes this VNI from {} already", config.dst));
         }
         let free = || (0..).find(|n| self.vxlan.list.values().all(|other| other.instance != *n)).unwrap_or(0);
         config.instance = instance.unwrap_or_else(free);

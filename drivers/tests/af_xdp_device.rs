@@ -16,7 +16,6 @@ use wharf_drivers::af_xdp::{XdpConfig, XdpError, XdpEvent, XdpManager};
 use wharf_engine::buffer::PoolConfig;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::{InputId, InterfaceSetup};
-use wharf_engine::mapping::PageSize;
 use wharf_engine::{
     Cx, DeviceOutput, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef, SwIfIndex,
     WorkerIndex, next_nodes,
@@ -59,7 +58,7 @@ impl Rig {
     fn new() -> Rig {
         let mut list = GraphBuilder::new();
         list.node(|_| Cross).input("af_xdp-input");
-        let pool = PoolConfig { buffers: 8192, limit: 8192, pages: PageSize::Small };
+        let pool = PoolConfig::fixed(8192);
         let engine = Engine::start(&EngineConfig { pool, ..Default::default() }, list).unwrap();
         Rig { engine, manager: XdpManager::default(), events: VecDeque::new(), inputs: Vec::new() }
     }

@@ -5,6 +5,7 @@ mod trace;
 
 use crate::arc::ArcTables;
 use crate::buffer::{BufferCache, Pool, PoolConfig, PoolError};
+use crate::capture::Capture;
 use crate::counter::InterfaceCounters;
 use crate::device::{DeviceInput, DeviceOutput, Interface, Interfaces, RxMode, TxPath};
 use crate::dispatch::CpuLevel;
@@ -185,6 +186,7 @@ pub struct Engine {
     arcs: Publisher<ArcTables>,
     features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
     counters: Arc<InterfaceCounters>,
+    capture: Arc<Capture>,
     stats: Arc<Stats>,
     counts: NodeStats,
     workers: Vec<WorkerHandle>,
@@ -241,6 +243,7 @@ impl Engine {
         let graph = Arc::new(graph);
         let counters = Arc::new(InterfaceCounters::new(&stats, count).map_err(EngineError::Stats)?);
         counters.ensure(0);
+        let capture = Arc::<Capture>::default();
         let interfaces = Publisher::new(&domain, Interfaces::default());
         let starts = graph.arcs.iter().map(|_| Vec::new()).collect();
         let arcs = Publisher::new(&domain, ArcTables { starts, chains: vec![0] });
@@ -294,6 +297,7 @@ impl Engine {
                 peers: shared.clone(),
                 level,
                 trace: Arc::clone(&trace),
+                capture: Arc::clone(&capture),
             });
             workers.push(worker.map_err(|e| EngineError::Start { worker: i, source: e.into() })?);
             handles.push(WorkerHandle {
@@ -315,6 +319,7 @@ impl Engine {
             arcs,
             features: BTreeMap::new(),
             counters,
+            capture,
             stats: Arc::new(stats),
             counts,
             workers: handles,
@@ -359,6 +364,11 @@ impl Engine {
     /// Counters of the interfaces.
     pub fn counters(&self) -> &Arc<InterfaceCounters> {
         &self.counters
+    }
+
+    /// Captures packets.
+    pub fn capture(&self) -> &Capture {
+        &self.capture
     }
 
     /// How many workers there are.
@@ -611,7 +621,7 @@ impl Engine {
         let room = self.pool.bytes_mut(&mut buffer, start);
         let len = bytes.len().min(room.len());
         room[..len].copy_from_slice(&bytes[..len]);
-        let mut packet = Packet::new(buffer, start, len as u16, rx);
+        let mut packet = Packet::new(self.pool.memory(), buffer, start, len as u16, rx);
         packet.flags = flags::LOCALLY_ORIGINATED;
         packet.meta = NextIndex::new(node, meta).meta;
         let mut frame = Frame::boxed();

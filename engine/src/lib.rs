@@ -8,6 +8,7 @@
 pub mod arc;
 pub mod bihash;
 pub mod buffer;
+pub mod capture;
 pub mod clock;
 pub mod counter;
 pub mod device;

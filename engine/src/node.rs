@@ -1,6 +1,7 @@
 //! What a node is. The engine owns the loop; a node says what happens to one packet.
 
 use crate::arc::ArcTables;
+use crate::buffer::Memory;
 use crate::counter::InterfaceCounters;
 use crate::frame::{META_SIZE, Meta, Packet, PacketRef};
 use crate::stats::Counter;
@@ -282,7 +283,7 @@ pub(crate) struct HeldPacket {
 pub struct Held<'a, N: Node> {
     pub(crate) packets: &'a mut Vec<HeldPacket>,
     pub(crate) released: Vec<(Disposition<N>, HeldPacket)>,
-    pub(crate) base: *mut u8,
+    pub(crate) memory: Memory,
 }
 
 impl<N: Node> Held<'_, N> {
@@ -300,7 +301,7 @@ impl<N: Node> Held<'_, N> {
         let mut kept = Vec::with_capacity(self.packets.len());
         for mut held in self.packets.drain(..) {
             let meta = held.packet.take_meta();
-            let mut view = PacketRef { packet: &mut held.packet, base: self.base };
+            let mut view = PacketRef { packet: &mut held.packet, memory: self.memory };
             match decide(held.key, held.since, &mut view, meta) {
                 Some(disposition) => self.released.push((disposition, held)),
                 None => kept.push(held),

@@ -5,7 +5,6 @@ use crate::buffer::{DATA_SIZE, Pool, PoolConfig};
 use crate::device::{DeviceInput, DeviceOutput, RxBurst, RxMode, TxBurst};
 use crate::engine::{Engine, EngineConfig, InterfaceSetup};
 use crate::frame::{Meta, Packet};
-use crate::mapping::PageSize;
 use crate::trace::TraceNames;
 use crate::worker::Worker;
 use crate::{EngineError, GraphBuilder, SwIfIndex, WorkerIndex};
@@ -105,7 +104,7 @@ impl Harness {
         buffers: u32,
     ) -> Result<Harness, EngineError> {
         builder.input(TEST_INPUT);
-        let pool = PoolConfig { buffers, limit: buffers, pages: PageSize::Small };
+        let pool = PoolConfig::fixed(buffers);
         let config = EngineConfig { workers: vec![None; workers], pool, ..Default::default() };
         let (engine, workers) = Engine::manual(&config, builder)?;
         Ok(Harness { engine, workers, fed: BTreeMap::new(), sent: BTreeMap::new(), names: BTreeMap::new() })

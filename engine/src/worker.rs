@@ -18,6 +18,7 @@ pub use shared::{DeviceNode, WorkerShared};
 
 use crate::arc::ArcTables;
 use crate::buffer::BufferCache;
+use crate::capture::{Capture, points};
 use crate::clock::{self, TickClock};
 use crate::counter::{Tally, add};
 use crate::device::{Interface, Interfaces, RxBurst, RxMode, TxBurst};
@@ -91,6 +92,7 @@ pub struct Worker {
     peers: Vec<Arc<WorkerShared>>,
     level: CpuLevel,
     trace: Arc<TraceBuffer>,
+    capture: Arc<Capture>,
     codes: Box<Codes>,
     hold_keys: Vec<u32>,
     released: Vec<(u16, Packet)>,
@@ -131,6 +133,7 @@ pub(crate) struct WorkerParts {
     pub(crate) peers: Vec<Arc<WorkerShared>>,
     pub(crate) level: CpuLevel,
     pub(crate) trace: Arc<TraceBuffer>,
+    pub(crate) capture: Arc<Capture>,
 }
 
 impl Worker {
@@ -165,6 +168,7 @@ impl Worker {
             peers: parts.peers,
             level: parts.level,
             trace: parts.trace,
+            capture: parts.capture,
             codes: Box::new([0; FRAME_SIZE]),
             hold_keys: Vec::new(),
             released: Vec::new(),
@@ -388,10 +392,10 @@ impl Worker {
 
     #[inline(always)]
     fn run_node(&mut self, node: NodeIndex, mut frame: Box<Frame>) {
-        let base = self.cache.pool().base();
+        let memory = self.cache.pool().memory();
         let copier = Copier::new(&mut self.cache, &mut self.copies);
         let mut env = Env {
-            base,
+            memory,
             state: &self.state,
             level: self.level,
             trace: &self.trace,
@@ -462,10 +466,10 @@ impl Worker {
         self.next_tick = self.state.now + TICK.as_nanos() as u64;
         let mut holding = 0;
         for i in 0..self.runners.len() {
-            let base = self.cache.pool().base();
+            let memory = self.cache.pool().memory();
             let copier = Copier::new(&mut self.cache, &mut self.copies);
             let mut env = Env {
-                base,
+                memory,
                 state: &self.state,
                 level: self.level,
                 trace: &self.trace,
@@ -524,6 +528,9 @@ impl Worker {
     /// Where a received frame goes: the `device-input` arc, the interface's own input node, or the drop.
     #[inline(always)]
     fn receive(&mut self, input: usize, mut frame: Box<Frame>) {
+        if self.capture.wants(points::RX) {
+            self.capture.take(points::RX, frame.packets(), self.cache.pool().memory(), None);
+        }
         let slot = &self.inputs[input];
         let target = match self.interfaces().get(slot.interface) {
             Some(Interface { up: true, input: Some(node), .. }) => *node,
@@ -546,9 +553,9 @@ impl Worker {
             target
         };
         if self.trace.wanted(slot.kind) != 0 {
-            let base = self.cache.pool().base();
+            let memory = self.cache.pool().memory();
             frame.traced =
-                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), base, &self.state, target);
+                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), memory, &self.state, target);
         }
         self.enqueue_frame(target, frame);
     }

@@ -10,8 +10,8 @@ use wharf_engine::wake::Waker;
 use wharf_engine::{GraphBuilder, SwIfIndex};
 use wharf_nodes::arp::{ArpInterface, ArpTables};
 use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
-use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::wire::checksum;
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
@@ -71,7 +71,8 @@ fn configure(harness: &mut Harness) {
     let own = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1)];
     let subnet = own.map(|address| Ip4Prefix::clamped(address, 24));
 
-    let mut interfaces = InterfaceTables { list: vec![InterfaceEntry::default()], ..InterfaceTables::default() };
+    let mut interfaces =
+        InterfaceTables { list: vec![InterfaceEntry::default()], ..InterfaceTables::default() };
     let mut l2 = L2Tables { ports: vec![L2Port::default()], ..L2Tables::default() };
     let mut arp = ArpTables { interfaces: vec![ArpInterface::default()] };
     let mut ip4 = vec![Ip4Interface::default()];
@@ -82,7 +83,11 @@ fn configure(harness: &mut Harness) {
             Some(_) => (InputMode::L3, PortMode::None),
             None => (InputMode::L2, PortMode::Xconnect),
         };
-        l2.ports.push(L2Port { mode: port, peer: SwIfIndex(7u32.saturating_sub(index)), ..L2Port::default() });
+        l2.ports.push(L2Port {
+            mode: port,
+            peer: SwIfIndex(7u32.saturating_sub(index)),
+            ..L2Port::default()
+        });
         interfaces.list.push(InterfaceEntry { up: true, mode, mac: mac(index), ip4: l3.is_some() });
         let addresses = l3.map(|(address, subnet)| (*address, subnet)).into_iter().collect();
         arp.interfaces.push(ArpInterface { mac: mac(index), addresses });

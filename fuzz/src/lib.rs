@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod bridge;
 pub mod cli;
 pub mod graph;
 pub mod memif_messages;
+pub mod memif_session;
+pub mod pg;
 pub mod startup_conf;
 
 /// What a target does with an input.
@@ -19,5 +22,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("startup_conf", startup_conf::run),
     ("cli", cli::run),
     ("memif_messages", memif_messages::run),
+    ("memif_session", memif_session::run),
     ("graph", graph::run),
+    ("bridge", bridge::run),
+    ("pg", pg::run),
 ];

@@ -183,12 +183,15 @@ pub struct InterfaceConfig {
     pub secret: Option<Secret>,
     /// Rings each way that the client may bring, within [`Limits::max_rings`].
     pub max_queues: u16,
+    /// Bytes of shared memory that the client may bring, if not [`Limits::max_mapped`].
+    pub max_mapped: Option<u64>,
 }
 
 impl InterfaceConfig {
     /// Interface `id` in Ethernet mode without secret.
     pub fn new(id: u32, name: impl Into<String>) -> Self {
-        Self { id, name: name.into(), mode: Mode::Ethernet, secret: None, max_queues: 255 }
+        let mode = Mode::Ethernet;
+        Self { id, name: name.into(), mode, secret: None, max_queues: 255, max_mapped: None }
     }
 }
 

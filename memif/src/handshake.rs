@@ -165,6 +165,9 @@ impl ServerHandshake {
             return Err(HandshakeError::Version(init.version));
         }
         let (config, claim) = lookup(init)?;
+        if let Some(bytes) = config.max_mapped {
+            self.limits.max_mapped = bytes;
+        }
         self.interface = Some(Claimed { config, claim, client_app: init.name.clone() });
         Ok(())
     }

@@ -43,6 +43,11 @@
 //! * [`RxQueue`] and [`TxQueue`] move to the threads that move packets. A queue of a dead connection moves none.
 //! * [`wire`] is the format, for tools and tests.
 
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod client;
 mod config;
 mod connection;

@@ -1,10 +1,10 @@
 //! The list of nodes. Nothing is in the graph that is not here.
 
 use crate::event::Events;
-use crate::{arp, ethernet, interface, ip4, l2, vxlan};
-use wharf_engine::GraphBuilder;
+use crate::{arp, ethernet, interface, ip4, l2, span, vxlan};
 use wharf_engine::counter::Tally;
 use wharf_engine::wake::Waker;
+use wharf_engine::{FeatureOrder, GraphBuilder};
 
 /// Adds all nodes and arcs of this crate to `list`. What they have to say comes out of the returned [`Events`],
 /// and wakes `waker`.
@@ -42,6 +42,10 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
         .node(|_| ip4::Ip4IcmpEchoRequest)
         .node(|_| ip4::Ip4IcmpError::default())
         .node(|_| vxlan::Vxlan4Input::default())
-        .node(|_| vxlan::Vxlan4Encap);
+        .node(|_| vxlan::Vxlan4Encap)
+        .node(|_| span::SpanInput)
+        .node(|_| span::SpanOutput);
+    list.feature::<interface::DeviceInputArc, span::SpanInput>(FeatureOrder::default())
+        .feature::<interface::InterfaceOutputArc, span::SpanOutput>(FeatureOrder::default());
     events
 }

@@ -256,7 +256,7 @@ fn the_router_interface_answers_and_sends() {
     assert_eq!((&answer[0][..6], &answer[0][6..12]), (&station(1).0[..], &BVI_MAC.0[..]));
     assert_eq!(answer[0][20..22], [0, 2]);
     for port in 2..=4 {
-        assert_eq!(b.h.sent(port), [request.clone()]);
+        assert_eq!(b.h.sent(port), std::slice::from_ref(&request));
     }
     let counters = b.h.engine.counters();
     assert_eq!(counters.virtual_rx.get(BVI).packets, 1);

@@ -10,6 +10,7 @@ mod balance;
 mod daemon;
 mod memif_peers;
 mod netns;
+mod ovs;
 mod peers;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub(crate) use balance::{counter, error, link, settled};
 pub(crate) use daemon::Daemon;
 pub(crate) use memif_peers::{Bystander, CANARY, Echo, attach, connected, memif_example};
 pub(crate) use netns::{Netns, Veth};
+pub(crate) use ovs::Ovs;
 pub(crate) use peers::{PortStats, Testpmd, TestpmdPort, iperf3, scapy};
 
 /// Long, as the machine may be busy; nothing waits that long when all is well.

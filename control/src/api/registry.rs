@@ -104,7 +104,7 @@ pub(super) enum After {
     Job(Box<dyn FnOnce() -> Vec<u8> + Send>),
 }
 
-type Handle = Box<dyn Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send>;
+type Handle = Box<dyn Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send + Sync>;
 
 /// The entries that a dump has, from a place on.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Handlers {
     fn add(
         &mut self,
         def: &'static MessageDef,
-        handle: impl Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send + 'static,
+        handle: impl Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send + Sync + 'static,
     ) {
         let id = usize::from(self.id(def));
         debug_assert!(self.registry.entries.get(id).is_some(), "{} is in no module", def.name);

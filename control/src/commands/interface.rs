@@ -193,15 +193,19 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
 }
 
 fn row(dp: &Dataplane, index: SwIfIndex, record: Interface) -> InterfaceRow {
-    let mut counters = Vec::new();
+    let mut counters: Vec<(String, u64)> = Vec::new();
+    let mut add = |name: String, count| match counters.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, sum)) => *sum += count,
+        None => counters.push((name, count)),
+    };
     for (name, counter) in dp.engine.counters().all() {
         let count = counter.get(index.0);
         match name {
             "rx" | "tx" => {
-                counters.push((format!("{name} packets"), count.packets));
-                counters.push((format!("{name} bytes"), count.bytes));
+                add(format!("{name} packets"), count.packets);
+                add(format!("{name} bytes"), count.bytes);
             }
-            _ => counters.push((name.to_owned(), count.packets)),
+            _ => add(name.to_owned(), count.packets),
         }
     }
     counters.retain(|(_, count)| *count != 0);

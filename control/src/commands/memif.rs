@@ -195,7 +195,7 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
         for Socket { id, listener, interfaces, filename, refused } in &view.sockets {
             let listener = format!("{} ({interfaces})", if *listener { "yes" } else { "no" });
             let _ = writeln!(text, "  {id:<3} {listener:<11} {filename}");
-            counts("refused", refused, text);
+            counts("      refused", refused, text);
         }
         view.interfaces.iter().for_each(|row| interface(row, text));
     })
@@ -205,7 +205,7 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
 fn counts(what: &str, kinds: &BTreeMap<String, u64>, text: &mut String) {
     if !kinds.is_empty() {
         let list: Vec<String> = kinds.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
-        let _ = writeln!(text, "  {what}: {}", list.join(", "));
+        let _ = writeln!(text, "{what}: {}", list.join(", "));
     }
 }
 
@@ -238,9 +238,9 @@ fn interface(row: &Row, text: &mut String) {
             let _ = writeln!(text, "  {what} \"{reason}\"");
         }
     }
-    counts("violations", &row.violations, text);
+    counts("  violations", &row.violations, text);
     for (index, size) in &row.regions {
-        let _ = writeln!(text, "  region {index} size {size}");
+        let _ = writeln!(text, "  region {index} size {size} fd -1");
     }
     for ring in &row.rings {
         let _ = writeln!(text, "    {} ring {}:", ring.direction, ring.index);

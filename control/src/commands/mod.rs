@@ -8,6 +8,7 @@ mod l2;
 mod memif;
 mod pg;
 mod runtime;
+mod span;
 mod sub_interface;
 mod system;
 mod trace;
@@ -22,7 +23,7 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 12] = [
+    let lists: [&[Command<Dataplane>]; 13] = [
         af_xdp::COMMANDS,
         api::COMMANDS,
         interface::COMMANDS,
@@ -31,6 +32,7 @@ pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
         memif::COMMANDS,
         pg::COMMANDS,
         runtime::COMMANDS,
+        span::COMMANDS,
         sub_interface::COMMANDS,
         system::COMMANDS,
         trace::COMMANDS,

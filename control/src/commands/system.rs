@@ -90,7 +90,7 @@ struct MemoryRow {
 }
 
 fn show_memory(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
-    let pool = u64::from(dp.engine.pool().stats().total) * wharf_engine::buffer::STRIDE as u64;
+    let pool = u64::from(dp.engine.pool().stats().total) * dp.engine.pool().memory().stride() as u64;
     let (mut compiled, mut routes) = (0, 0);
     for fib in dp.fibs.values() {
         let (table, rib) = fib.memory_bytes();

@@ -1,5 +1,6 @@
 //! The control plane of IPv4: routes, neighbours, and what the workers see of them.
 
+mod address;
 mod adjacency;
 mod fib;
 mod neighbour;

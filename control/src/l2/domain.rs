@@ -97,24 +97,27 @@ impl Dataplane {
     pub(crate) fn domain(&self, id: u32) -> Result<&BridgeDomainConfig, OpError> {
         match self.bridges.get(&id) {
             Some(domain) => Ok(domain),
-            None => OpError::refused(format!("there is no bridge-domain {id}")),
+            None => OpError::parameter("bd-id", format!("there is no bridge-domain {id}")),
         }
     }
 
     fn domain_mut(&mut self, id: u32) -> Result<&mut BridgeDomainConfig, OpError> {
         match self.bridges.get_mut(&id) {
             Some(domain) => Ok(domain),
-            None => OpError::refused(format!("there is no bridge-domain {id}")),
+            None => OpError::parameter("bd-id", format!("there is no bridge-domain {id}")),
         }
     }
 
     /// Creates a domain with VPP's defaults: everything on but ARP termination and ageing.
     pub fn create_bridge_domain(&mut self, id: u32) -> Result<(), OpError> {
         if id == 0 || id > MAX_ID {
-            return OpError::refused(format!("a bridge-domain's number is from 1 to {MAX_ID}, got {id}"));
+            return OpError::parameter(
+                "bd-id",
+                format!("a bridge-domain's number is from 1 to {MAX_ID}, got {id}"),
+            );
         }
         if self.bridges.contains_key(&id) {
-            return OpError::refused(format!("there is a bridge-domain {id} already"));
+            return OpError::parameter("bd-id", format!("there is a bridge-domain {id} already"));
         }
         let used = |n: &u16| self.bridges.values().any(|d| d.index == *n);
         let Some(index) = (1..=MAX_DOMAINS).find(|n| !used(n)) else {
@@ -130,7 +133,7 @@ impl Dataplane {
     pub fn delete_bridge_domain(&mut self, id: u32) -> Result<(), OpError> {
         self.domain(id)?;
         if let Some(port) = self.interfaces.values().find(|i| i.mode.domain() == Some(id)) {
-            return OpError::refused(format!("bridge-domain {id} is in use by {}", port.name));
+            return OpError::parameter("bd-id", format!("bridge-domain {id} is in use by {}", port.name));
         }
         self.flush_macs(Flush::Domain(id));
         self.bridges.remove(&id);
@@ -172,7 +175,7 @@ impl Dataplane {
         mac: Option<MacAddress>,
     ) -> Result<(), OpError> {
         if mac.is_some_and(|mac| mac.is_multicast() || mac.is_zero()) {
-            return OpError::refused("the address of a station is neither a group's nor zero");
+            return OpError::parameter("mac", "the address of a station is neither a group's nor zero");
         }
         let domain = self.domain_mut(id)?;
         match mac {
@@ -181,7 +184,10 @@ impl Dataplane {
             }
             Some(mac) => drop(domain.arp.insert(address, mac)),
             None if domain.arp.remove(&address).is_none() => {
-                return OpError::refused(format!("bridge-domain {id} has no ARP entry for {address}"));
+                return OpError::parameter(
+                    "ip4",
+                    format!("bridge-domain {id} has no ARP entry for {address}"),
+                );
             }
             None => {}
         }

@@ -1,6 +1,7 @@
 //! The MAC table from main's side: static entries, ageing, flushing, looking.
 
 use crate::dataplane::{Dataplane, OpError};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -94,7 +95,7 @@ impl Dataplane {
         interface: Option<SwIfIndex>,
     ) -> Result<(), OpError> {
         if mac.is_multicast() || mac.is_zero() {
-            return OpError::refused(format!("{mac} is not the address of a station"));
+            return OpError::parameter("mac", format!("{mac} is not the address of a station"));
         }
         let number = self.domain(domain)?.index;
         let entry = match interface {
@@ -102,7 +103,10 @@ impl Dataplane {
             Some(interface) => {
                 let record = self.record(interface)?;
                 if record.mode.domain() != Some(domain) {
-                    return OpError::refused(format!("{} is not in bridge-domain {domain}", record.name));
+                    return OpError::parameter(
+                        "interface",
+                        format!("{} is not in bridge-domain {domain}", record.name),
+                    );
                 }
                 if record.mode.is_bvi() { MacEntry::bvi(interface) } else { MacEntry::fixed(interface) }
             }
@@ -115,7 +119,7 @@ impl Dataplane {
         let number = self.domain(domain)?.index;
         match self.macs()?.remove(key(number, mac)) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => OpError::refused(format!("bridge-domain {domain} does not know {mac}")),
+            Ok(None) => OpError::parameter("mac", format!("bridge-domain {domain} does not know {mac}")),
             Err(error) => OpError::refused(error.to_string()),
         }
     }
@@ -170,14 +174,16 @@ impl Dataplane {
     pub fn mac_rows(&self, only: Option<u32>) -> Vec<MacRow> {
         let Some(table) = self.macs.table() else { return Vec::new() };
         let (now, mut rows) = (now(), Vec::new());
+        let domains: HashMap<u16, (u32, u8)> =
+            self.bridges.iter().map(|(id, d)| (d.index, (*id, d.mac_age))).collect();
         for part in 0..table.parts() {
             table.sweep(part, |index, mac, entry| {
-                let domain = self.bridges.iter().find(|(_, d)| d.index == index);
-                if let Some((id, domain)) = domain.filter(|(id, _)| only.is_none_or(|o| o == **id)) {
+                if let Some((domain, minutes)) = domains.get(&index).filter(|d| only.is_none_or(|o| o == d.0))
+                {
                     let units = u64::from(now.since(entry.stamp()));
-                    let ages = !entry.is_static() && domain.mac_age != 0;
-                    let age = ages.then_some(((units << 30) / 60_000_000_000) as u16);
-                    rows.push(MacRow { mac, domain: *id, index, entry, age });
+                    let age = ((units << 30) / 60_000_000_000) as u16;
+                    let ages = !entry.is_static() && *minutes != 0;
+                    rows.push(MacRow { mac, domain: *domain, index, entry, age: ages.then_some(age) });
                 }
                 false
             });

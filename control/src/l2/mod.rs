@@ -145,12 +145,18 @@ impl Dataplane {
         let name = record.name.clone();
         match kind {
             PortKind::Bvi if record.kind != InterfaceKind::Loopback => {
-                return OpError::refused(format!("{name} is not a loopback: it cannot be a BVI"));
+                return OpError::parameter(
+                    "interface",
+                    format!("{name} is not a loopback: it cannot be a BVI"),
+                );
             }
             PortKind::Bvi => {
                 let bvi = |m: L2Mode| m.is_bvi() && m.domain() == Some(domain);
                 if let Some((_, other)) = self.interfaces.iter().find(|(i, r)| **i != index && bvi(r.mode)) {
-                    return OpError::refused(format!("bridge-domain {domain} has {} for a BVI", other.name));
+                    return OpError::parameter(
+                        "bd-id",
+                        format!("bridge-domain {domain} has {} for a BVI", other.name),
+                    );
                 }
             }
             PortKind::Normal | PortKind::UuFwd => self.check_no_addresses(index)?,
@@ -251,7 +257,7 @@ impl Dataplane {
         let record = self.record_mut(index)?;
         if !record.mode.is_l2() {
             let name = record.name.clone();
-            return OpError::refused(format!("{name} is not in L2 mode"));
+            return OpError::parameter("interface", format!("{name} is not in L2 mode"));
         }
         Ok(&mut record.l2)
     }
@@ -304,6 +310,13 @@ impl Dataplane {
                 }
             }
             tables.ports[index.index()] = port;
+        }
+        // Known at last is which ends send with other tags.
+        let rewrites: Vec<bool> = tables.ports.iter().map(|port| !port.output.is_none()).collect();
+        for port in &mut tables.ports {
+            if port.mode == PortMode::Xconnect && rewrites.get(port.peer.index()) == Some(&true) {
+                port.mode = PortMode::XconnectRewrite;
+            }
         }
         tables
     }

@@ -242,6 +242,7 @@ prop_compose! {
     ) -> StartupConfig {
         let [buffers_per_numa, limit, data_size] = counts;
         let [socksvr, statseg] = sockets;
+        let data_size = data_size.map(|size: u32| size.clamp(256, 65_024));
         let buffers = BuffersConfig { buffers_per_numa, limit, page_size, data_size };
         let prometheus = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         StartupConfig { unix, cpu, buffers, default_rx_mode, socksvr, statseg, prometheus, api_trace }

@@ -7,10 +7,11 @@ use super::{Area, Descriptor, RingSizes, XdpInput, XdpOutput, offload};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use wharf_engine::buffer::{Owner, PoolConfig, STRIDE};
+use wharf_engine::buffer::{Owner, PoolConfig};
+
+const STRIDE: usize = 2368;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::worker::Worker;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,
@@ -49,7 +50,7 @@ struct Rig {
 
 impl Rig {
     fn new(partial: bool, by_kernel: bool) -> Rig {
-        Rig::with(PoolConfig { buffers: 1024, limit: 1024, pages: PageSize::Small }, partial, by_kernel)
+        Rig::with(PoolConfig::fixed(1024), partial, by_kernel)
     }
 
     fn with(pool: PoolConfig, partial: bool, by_kernel: bool) -> Rig {
@@ -61,7 +62,7 @@ impl Rig {
         let input = engine.graph().find("echo");
         engine
             .set_interface(ONE, Some(InterfaceSetup { name: "x".into(), up: true, input, loopback: false }));
-        let (base, buffers) = (engine.pool().base(), engine.pool().total());
+        let (base, buffers) = (engine.pool().memory().base(), engine.pool().total());
         // SAFETY: no kernel but the fake one, which reads and writes no buffer.
         let area = unsafe { Area::new(base, buffers as usize * STRIDE, STRIDE as u32) }.unwrap();
         // The indices wrap within the first ring's worth.
@@ -312,7 +313,7 @@ fn partial_checksums_go_on_as_metadata_or_complete() {
 
 #[test]
 fn buffers_of_a_pool_that_grew_do_not_starve_the_queues() {
-    let mut rig = Rig::with(PoolConfig { buffers: 512, limit: 2048, pages: PageSize::Small }, false, false);
+    let mut rig = Rig::with(PoolConfig { limit: 2048, ..PoolConfig::fixed(512) }, false, false);
     let pool = Arc::clone(rig.engine.pool());
     let reachable = rig.area.buffers();
     // The pool runs dry and grows; what it had then comes back. The worker's cache meanwhile fills with the new ones.

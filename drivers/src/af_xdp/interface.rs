@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 use wharf_engine::SwIfIndex;
-use wharf_engine::buffer::{Owner, Pool, Quota, STRIDE};
+use wharf_engine::buffer::{Owner, Pool, Quota};
 use wharf_engine::device::{DeviceInput, DeviceOutput};
 
 /// Bytes of an Ethernet header and a VLAN tag.
@@ -270,7 +270,10 @@ impl XdpManager {
         let buffers = pool.total();
         // SAFETY: the pool's mapped range never moves or shrinks; every socket is closed before the pool is dropped, since the
         // engine, which holds the pool, outlives the interfaces.
-        let area = unsafe { Area::new(pool.base(), buffers as usize * STRIDE, STRIDE as u32) }?;
+        let area = unsafe {
+            let memory = pool.memory();
+            Area::new(memory.base(), buffers as usize * memory.stride(), memory.stride() as u32)
+        }?;
         let opened = match &config.netns {
             Some(netns) => NetNs::open(netns)?.run(|| open(&config, area))??,
             None => open(&config, area)?,

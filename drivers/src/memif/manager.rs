@@ -145,7 +145,8 @@ impl MemifManager {
         Ok(manager)
     }
 
-    /// What servers grant to a client; for sockets that are listened on from now on.
+    /// What servers grant to a client, but for what interfaces say of queues and memory; for sockets that are listened
+    /// on from now on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -209,6 +210,7 @@ impl MemifManager {
                 mode: config.mode,
                 secret: config.secret,
                 max_queues: config.server_queues(),
+                max_mapped: Some(config.server_memory()),
                 ..InterfaceConfig::new(id, config.name.as_str())
             };
             match &mut socket.listener {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use wharf_engine::buffer::PoolConfig;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,
     SwIfIndex, WorkerIndex, flags, next_nodes,
@@ -80,7 +79,7 @@ impl Rig {
     fn new(workers: usize, mode: RxMode) -> Rig {
         let mut list = GraphBuilder::new();
         list.node(|_| Echo).input("memif-input");
-        let pool = PoolConfig { buffers: 2048, limit: 2048, pages: PageSize::Small };
+        let pool = PoolConfig::fixed(2048);
         let config = EngineConfig { workers: vec![None; workers], pool, ..Default::default() };
         let mut engine = Engine::start(&config, list).unwrap();
         let input = engine.graph().find("echo");

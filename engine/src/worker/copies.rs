@@ -5,7 +5,7 @@
 
 use super::Worker;
 use crate::NodeIndex;
-use crate::buffer::{BufferCache, STRIDE};
+use crate::buffer::BufferCache;
 use crate::counter::add;
 use crate::dispatch::code;
 use crate::frame::{Packet, PacketRef, flags, trace_slot};
@@ -58,17 +58,14 @@ impl Copying for RefCell<Copier<'_>> {
             feature: original.feature,
             meta: original.meta,
         };
-        // SAFETY: the index is below the pool's total, and `start` is inside the buffer (invariant of `Packet`).
-        let at = |p: &Packet, base: *mut u8| unsafe {
-            base.add(p.buffer.0 as usize * STRIDE + usize::from(p.start))
-        };
         // SAFETY: `start + len` is inside each buffer (invariant of `Packet`), and the buffers are different: the new one was free.
         unsafe {
-            std::ptr::copy_nonoverlapping(at(original, p.base), at(&copy, p.base), usize::from(original.len));
+            let (from, to) = (original.address(p.memory), copy.address(p.memory));
+            std::ptr::copy_nonoverlapping(from, to, usize::from(original.len));
         }
         if copy.flags & flags::TRACED != 0 {
             // SAFETY: each packet owns its buffer, and so its cold header.
-            unsafe { trace_slot(p.base, &copy).write(trace_slot(p.base, original).read()) };
+            unsafe { trace_slot(p.memory, &copy).write(trace_slot(p.memory, original).read()) };
         }
         Some(copy)
     }
@@ -84,7 +81,7 @@ impl<N: Node> Cx<'_, N> {
     #[inline]
     pub fn copy(&self, p: &PacketRef<'_>, next: impl FnOnce(&mut PacketRef<'_>) -> N::Next) -> bool {
         let Some(mut copy) = self.copier.copy(p) else { return false };
-        let next = next(&mut PacketRef { packet: &mut copy, base: p.base });
+        let next = next(&mut PacketRef { packet: &mut copy, memory: p.memory });
         let code = code::FIRST_EDGE + next.stamp(&mut copy);
         self.copier.send(code, copy);
         true

@@ -1,6 +1,7 @@
 //! Where packets leave the graph: the drop, the punt, the devices, and loopbacks, which bring them back.
 
 use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker, lap};
+use crate::capture::points;
 use crate::counter::add;
 use crate::device::{TxBurst, TxPath};
 use crate::frame::{Frame, Packet, flags};
@@ -43,6 +44,9 @@ fn bytes(packets: &[Packet]) -> u64 {
 impl Worker {
     #[cold]
     pub(super) fn drop_frame(&mut self, mut frame: Box<Frame>) {
+        if self.capture.wants(points::DROP) {
+            self.capture.take(points::DROP, frame.packets(), self.cache.pool().memory(), None);
+        }
         for packet in frame.packets() {
             let [node, error] = packet.take_meta::<[u16; 2]>();
             if let Some(info) = self.graph.nodes.get(usize::from(node))
@@ -83,10 +87,10 @@ impl Worker {
         packet: &Packet,
         outcome: Outcome,
     ) {
-        let base = self.cache.pool().base();
-        let snapshot = Snapshot::of(packet, base);
+        let memory = self.cache.pool().memory();
+        let snapshot = Snapshot::of(packet, memory);
         self.trace.push(Record {
-            number: number(packet, base),
+            number: number(packet, memory),
             time: self.state.now,
             node,
             device,
@@ -130,6 +134,9 @@ impl Worker {
     fn transmit(&mut self, run: &OutputRun, frame: &Frame) {
         let &OutputRun { tx, from, to, .. } = run;
         let packets = &frame.packets()[from..to];
+        if self.capture.wants(points::TX) {
+            self.capture.take(points::TX, packets, self.cache.pool().memory(), Some(tx));
+        }
         let Worker { outputs, cache, state, dirty, ticks, .. } = self;
         let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
         let mut burst = TxBurst { cache, state, interface: tx, flags: run.flags };

@@ -84,6 +84,10 @@ extern "C" {
 // while major is 0) nothing is taken away, and structs don't change.
 uint32_t wharf_memif_version(void);
 
+// Installs, once for the process, a handler of SIGBUS that keeps shared memory which goes away from ending it; every
+// other SIGBUS goes to the handler that was there before. Returns 0, or -1 if the kernel refuses.
+int wharf_memif_survive_sigbus(void);
+
 // Fills options with what most want: a client of interface 0, Ethernet, one queue each way, rings of 1024 buffers of
 // 2048 bytes.
 void wharf_memif_options_init(struct wharf_memif_options *options);

@@ -116,6 +116,13 @@ pub extern "C" fn wharf_memif_version() -> u32 {
         | part(env!("CARGO_PKG_VERSION_PATCH"))
 }
 
+/// Installs, once for the process, a handler of SIGBUS that keeps shared memory which goes away from ending it; every
+/// other SIGBUS goes to the handler that was there before. Returns 0, or -1 if the kernel refuses.
+#[unsafe(no_mangle)]
+pub extern "C" fn wharf_memif_survive_sigbus() -> c_int {
+    if memif::survive_sigbus().is_ok() { 0 } else { -1 }
+}
+
 /// Fills options with what most want: a client of interface 0, Ethernet, one queue each way, rings of 1024 buffers of
 /// 2048 bytes.
 #[unsafe(no_mangle)]

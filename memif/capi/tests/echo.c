@@ -36,6 +36,7 @@ static void rooms(void) {
 
 int main(int argc, char **argv) {
     if (argc != 2) fail("usage", "echo SOCKET");
+    if (wharf_memif_survive_sigbus() != 0) fail("sigaction", "refused");
     char error[200];
     wharf_memif_options options;
     wharf_memif_options_init(&options);

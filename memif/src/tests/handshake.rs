@@ -286,3 +286,30 @@ fn sockets_in_another_network_namespace() {
         drop(finish);
     });
 }
+
+/// Every number at its greatest, one at a time: all of them together do not fit the 32 bits of an offset.
+#[test]
+fn the_largest_geometry() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
+    let mut listener = listener();
+    let wide = InterfaceConfig { max_mapped: Some(1 << 30), ..InterfaceConfig::new(1, "wide") };
+    listener.add(wide).unwrap();
+    let base = ClientConfig { id: 1, handshake: Duration::from_secs(10), ..config(&listener) };
+    let queues = ClientConfig { rx_queues: 255, tx_queues: 255, log2_ring_size: 3, ..base.clone() };
+    let slots = ClientConfig { log2_ring_size: 14, ..base.clone() };
+    let buffers = ClientConfig { buffer_size: 65536, ..base };
+    for client in [queues, slots, buffers] {
+        let client = Client::connect(client, Instant::now()).unwrap();
+        let mut l = run(&mut listener, client);
+        for (i, (tx, rx)) in l.client.tx.iter_mut().zip(&mut l.server.rx).enumerate() {
+            send(tx, &[bytes(i, 9216)]);
+            assert_eq!(drain(rx), [bytes(i, 9216)]);
+        }
+        for (i, (tx, rx)) in l.server.tx.iter_mut().zip(&mut l.client.rx).enumerate() {
+            send(tx, &[bytes(i, 9216)]);
+            assert_eq!(drain(rx), [bytes(i, 9216)]);
+        }
+    }
+}

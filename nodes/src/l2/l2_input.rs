@@ -7,7 +7,7 @@
 //! Reads: [`L2Tables`].
 //! CLI: `set interface l2 xconnect`, `set interface l2 bridge`, `set interface l2 tag-rewrite`.
 
-use super::{L2Fwd, L2Meta, L2Output, L2OutputMeta, L2Port, L2Tables, PortMode, trace};
+use super::{L2Fwd, L2Meta, L2Output, L2OutputMeta, L2Tables, PortMode, trace};
 use crate::interface::InterfaceOutput;
 use crate::wire::ethernet::EthernetHeader;
 use std::fmt;
@@ -39,14 +39,6 @@ impl Node for L2Input {
     type Tables = L2Tables;
 
     #[inline(always)]
-    fn prefetch(&self, cx: &Cx<'_, Self>, p: &PacketRef<'_>) {
-        // What a cross-connect does not rewrite, nobody reads here.
-        if cx.tables().port(p.rx()).is_some_and(|port| port.mode == PortMode::Bridge) {
-            p.prefetch_header();
-        }
-    }
-
-    #[inline(always)]
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
         if usize::from(p.len()) < EthernetHeader::LEN {
             return Disposition::Drop(Error::Truncated);
@@ -58,10 +50,13 @@ impl Node for L2Input {
             return Disposition::Drop(Error::Tags);
         }
         match port.mode {
+            PortMode::Xconnect => Disposition::Next(Next::Output(port.peer)),
             PortMode::Bridge => {
                 Disposition::Next(Next::Fwd(L2Meta { domain: port.domain, shg: port.shg, flags: port.flags }))
             }
-            PortMode::Xconnect => Disposition::Next(out(cx.tables(), port)),
+            PortMode::XconnectRewrite => {
+                Disposition::Next(Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 }))
+            }
             PortMode::None => Disposition::Drop(Error::NotL2),
         }
     }
@@ -72,13 +67,5 @@ impl Node for L2Input {
             _ => "l2-xconnect ",
         };
         write!(f, "l2-input: sw_if_index {} {} [{way}]", view.rx(), trace::addresses(view))
-    }
-}
-
-#[inline(always)]
-fn out(tables: &L2Tables, port: &L2Port) -> Next {
-    match tables.port(port.peer).is_some_and(|peer| !peer.output.is_none()) {
-        true => Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 }),
-        false => Next::Output(port.peer),
     }
 }

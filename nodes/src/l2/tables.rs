@@ -15,8 +15,10 @@ pub enum PortMode {
     /// It is not in L2 mode.
     #[default]
     None,
-    /// They go out of [`L2Port::peer`].
+    /// They go out of [`L2Port::peer`], which sends them as they are.
     Xconnect,
+    /// They go out of [`L2Port::peer`], which rewrites their tags.
+    XconnectRewrite,
     /// They are bridged in [`L2Port::domain`].
     Bridge,
 }
@@ -48,7 +50,7 @@ pub struct L2Port {
     pub bvi: bool,
     /// The domain, of [`PortMode::Bridge`].
     pub domain: DomainIndex,
-    /// The other end, of [`PortMode::Xconnect`].
+    /// The other end of a cross-connect.
     pub peer: SwIfIndex,
     /// Addresses that it may teach.
     pub learn_limit: u32,
@@ -111,7 +113,7 @@ impl L2Tables {
 
 /// What `l2-input` found out about a frame that is to be bridged.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct L2Meta {
     /// The domain.
     pub domain: DomainIndex,

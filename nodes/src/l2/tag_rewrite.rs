@@ -65,6 +65,7 @@ impl TagRewrite {
     }
 
     /// Rewrites the tags of a whole frame. The priority of the tag taken first goes over to the one put first.
+    #[inline(never)]
     pub fn apply(&self, p: &mut PacketRef<'_>) -> Result<(), CannotRewrite> {
         let (pop, push) = (u16::from(self.pop), u16::from(self.push));
         let header = *p.header::<Tagged>();
