@@ -15,6 +15,7 @@ mod words;
 mod tests;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use wharf_engine::buffer::MAX_DATA_SIZE;
 
@@ -37,6 +38,8 @@ pub struct StartupConfig {
     pub socksvr: Option<SocketName>,
     /// `statseg`: the socket of the stats segment.
     pub statseg: Option<SocketName>,
+    /// `prometheus { listen ADDRESS:PORT }`: where metrics are served.
+    pub prometheus: Option<SocketAddr>,
     /// `api-trace { on }`.
     pub api_trace: bool,
 }
@@ -175,6 +178,7 @@ const INTERFACE: &[&str] = &["default-rx-mode"];
 const SOCKSVR: &[&str] = &["default", "socket-name"];
 const STATSEG: &[&str] =
     &["default", "socket-name", "size", "page-size", "per-node-counters", "update-interval"];
+const PROMETHEUS: &[&str] = &["listen"];
 const API_TRACE: &[&str] = &["on", "enable", "off", "disable", "nitems"];
 
 impl StartupConfig {
@@ -202,6 +206,7 @@ impl StartupConfig {
                 "interface" => read_interface(&mut config, reader(INTERFACE))?,
                 "socksvr" => read_socket(&mut config.socksvr, reader(SOCKSVR))?,
                 "statseg" => read_socket(&mut config.statseg, reader(STATSEG))?,
+                "prometheus" => read_prometheus(&mut config, reader(PROMETHEUS))?,
                 "api-trace" => read_api_trace(&mut config, reader(API_TRACE))?,
                 other => {
                     top.warn(name.at, format!("stanza `{other}' has no effect: ignored"));
@@ -435,6 +440,22 @@ fn read_socket(socket: &mut Option<SocketName>, mut reader: Reader<'_>) -> Resul
     Ok(reader.warnings)
 }
 
+fn read_prometheus(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    while let Some(key) = reader.key()? {
+        match key.text.as_str() {
+            "listen" => {
+                let value = reader.value(key, "an address and port such as 127.0.0.1:9482")?;
+                let address = value.text.parse().map_err(|_| {
+                    ConfigError::new(value.at, format!("`{}' is not an address and port", value.text))
+                });
+                config.prometheus = Some(address?);
+            }
+            _ => reader.unknown(key),
+        }
+    }
+    Ok(reader.warnings)
+}
+
 fn read_api_trace(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
     while let Some(key) = reader.key()? {
         match key.text.as_str() {
@@ -521,6 +542,9 @@ impl fmt::Display for StartupConfig {
             }
             stanza.finish(f)?;
         }
+        let mut stanza = Stanza::new("prometheus");
+        stanza.value("listen", self.prometheus);
+        stanza.finish(f)?;
         let mut stanza = Stanza::new("api-trace");
         stanza.flag("on", self.api_trace);
         stanza.finish(f)

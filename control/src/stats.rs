@@ -3,8 +3,10 @@
 //! The names are VPP's: `/if/...` by `sw_if_index` with `/if/names`, `/interfaces/NAME/...` as links to them, `/err/NODE/REASON`,
 //! `/sys/...`, `/buffer-pools/...`, `/net/adjacency`.
 
+pub mod prometheus;
 mod server;
 
+pub use prometheus::Prometheus;
 pub use server::StatsServer;
 
 use std::io;

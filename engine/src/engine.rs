@@ -187,7 +187,7 @@ pub struct Engine {
     features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
     counters: Arc<InterfaceCounters>,
     capture: Arc<Capture>,
-    stats: Stats,
+    stats: Arc<Stats>,
     counts: NodeStats,
     workers: Vec<WorkerHandle>,
     inputs: Vec<InputRecord>,
@@ -320,7 +320,7 @@ impl Engine {
             features: BTreeMap::new(),
             counters,
             capture,
-            stats,
+            stats: Arc::new(stats),
             counts,
             workers: handles,
             inputs: Vec::new(),
@@ -357,7 +357,7 @@ impl Engine {
     }
 
     /// The segment in which counters live.
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
 

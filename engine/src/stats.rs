@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod nodes;
+mod read;
 
 pub(crate) use nodes::NodeStats;
+pub use read::Value;
 
 /// A cache line: no two vectors share one.
 const LINE: usize = 64;
@@ -429,11 +431,6 @@ impl Stats {
                 directory.free.push(entry);
             }
         });
-    }
-
-    /// The entries with their names.
-    pub fn entries(&self) -> Vec<String> {
-        self.lock().by_name.keys().cloned().collect()
     }
 }
 

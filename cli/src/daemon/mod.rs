@@ -20,7 +20,7 @@ use wharf_control::dataplane::{Dataplane, engine_config};
 use wharf_control::log::Log;
 use wharf_control::shell::DaemonShell;
 use wharf_control::startup::{Cores, RxMode, SocketName, StartupConfig, Warning};
-use wharf_control::stats::StatsServer;
+use wharf_control::stats::{Prometheus, StatsServer};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -161,6 +161,16 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     let api = ApiConfig { path: socket_path(config, config.socksvr.as_ref(), "api.sock"), group };
     let mut api = ApiServer::start(&api, shell.clone())?;
     let stats = StatsServer::start(&socket_path(config, config.statseg.as_ref(), "stats.sock"), group)?;
+    let _prometheus = match config.prometheus {
+        Some(address) => {
+            let stats = Arc::clone(dataplane.lock().unwrap_or_else(PoisonError::into_inner).engine().stats());
+            let failed = |e| format!("cannot serve metrics on {address}: {e}");
+            let prometheus = Prometheus::start(address, stats).map_err(failed)?;
+            tracing::info!("metrics at http://{}/metrics", prometheus.address());
+            Some(prometheus)
+        }
+        None => None,
+    };
     if let Some(pidfile) = &config.unix.pidfile {
         fs::write(pidfile, format!("{}\n", std::process::id()))
             .map_err(|e| format!("cannot write {}: {e}", pidfile.display()))?;

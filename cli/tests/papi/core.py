@@ -124,6 +124,9 @@ socket_id = check(api.memif_socket_filename_add_del_v2(is_add=True, socket_filen
 check(api.memif_socket_filename_add_del(is_add=True, socket_id=0, socket_filename="x"), -73)
 memif = check(api.memif_create_v2(role=0, id=3, socket_id=socket_id, ring_size=512, secret="x")).sw_if_index
 check(api.memif_create(role=0, id=3, socket_id=socket_id), -68)
+ip_memif = check(api.memif_create(role=0, mode=1, id=4, socket_id=socket_id)).sw_if_index
+check(api.memif_create(role=0, mode=2, id=5, socket_id=socket_id), -9)
+check(api.memif_delete(sw_if_index=ip_memif))
 assert [(m.if_name, m.id, m.ring_size) for m in api.memif_dump()] == [(f"memif{socket_id}/3", 3, 512)]
 assert any(s.socket_filename.endswith("/test.sock") for s in api.memif_socket_filename_dump())
 check(api.memif_socket_filename_add_del(is_add=False, socket_id=socket_id), -74)
@@ -136,6 +139,10 @@ check(api.sw_interface_set_l2_xconnect(rx_sw_if_index=pg0, tx_sw_if_index=memif)
 assert [(x.rx_sw_if_index, x.tx_sw_if_index) for x in api.l2_xconnect_dump()] == [(pg0, memif)]
 check(api.sw_interface_set_l2_xconnect(rx_sw_if_index=pg0, tx_sw_if_index=77), -10)
 check(api.sw_interface_set_l2_xconnect(rx_sw_if_index=pg0, tx_sw_if_index=memif, enable=False))
+check(api.sw_interface_span_enable_disable(sw_if_index_from=pg0, sw_if_index_to=pg1, state=3))
+assert [(s.sw_if_index_from, s.sw_if_index_to, s.state) for s in api.sw_interface_span_dump()] == [(pg0, pg1, 3)]
+check(api.sw_interface_span_enable_disable(sw_if_index_from=pg0, sw_if_index_to=pg1, state=0))
+assert api.sw_interface_span_dump() == []
 vlan = check(api.create_vlan_subif(sw_if_index=pg1, vlan_id=100)).sw_if_index
 check(api.create_vlan_subif(sw_if_index=pg1, vlan_id=100), -56)
 check(api.create_vlan_subif(sw_if_index=pg1, vlan_id=5000), -55)
@@ -203,6 +210,9 @@ assert stats["/err/ethernet-input/l3 mac mismatch"].sum() >= 100
 assert stats["/if/drops"][:, pg0].sum() >= 100
 assert stats["/buffer-pools/default-numa-0/available"] > 0
 assert stats["/sys/heartbeat"] > 0
+
+check(api.pcap_trace_off(), -7)
+check(api.pcap_trace_on(capture_rx=True, filename="../x"), -7)
 
 # All is given back.
 check(api.memif_delete(sw_if_index=memif))

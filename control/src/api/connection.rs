@@ -191,6 +191,7 @@ impl Connection {
     fn read(&mut self) -> io::Result<()> {
         if self.taken > 0 {
             self.input.drain(..self.taken);
+            self.input.shrink_to(2 * CHUNK);
             self.taken = 0;
         }
         // Never more than a message and a chunk.

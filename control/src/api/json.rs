@@ -14,7 +14,8 @@ pub fn size(ty: &TypeDef) -> usize {
     }
 }
 
-fn field_size(field: &Field) -> usize {
+/// Bytes of a field; of a list, none.
+pub fn field_size(field: &Field) -> usize {
     match field.shape {
         Shape::One => size(field.ty),
         Shape::Fixed(len) => len * size(field.ty),

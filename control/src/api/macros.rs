@@ -275,7 +275,7 @@ macro_rules! api_message {
                     fields: FIELDS,
                     crc: CRC,
                     role: $crate::api::schema::Role::$($role)*,
-                    put_empty: |out| $name::default().put_fields(out),
+                    framework: $crate::api::count(&[$(stringify!($header)),*]),
                     check: |from| $name::take_fields(from).map(drop),
                 }
             };

@@ -86,7 +86,7 @@ pub const fn auto_reply(name: &'static str) -> MessageDef {
         fields: FIELDS,
         crc: CRC,
         role: Role::Answer,
-        put_empty: |_| {},
+        framework: FIELDS.len(),
         check: |_| Ok(()),
     }
 }
@@ -98,6 +98,12 @@ pub const fn field_name(name: &'static str) -> &'static str {
         [b'r', b'#', ..] => name.split_at(2).1,
         _ => name,
     }
+}
+
+/// How many there are.
+#[doc(hidden)]
+pub const fn count(names: &[&str]) -> usize {
+    names.len()
 }
 
 /// What an optional part of a declaration says.

@@ -300,7 +300,7 @@ const NOTHING: &MessageDef = &MessageDef {
     fields: &[],
     crc: 0,
     role: Role::Answer,
-    put_empty: |_| {},
+    framework: 0,
     check: |_| Ok(()),
 };
 
@@ -368,10 +368,8 @@ impl Registry {
     pub fn decode(&self, bytes: &[u8]) -> Result<&'static MessageDef, Malformed> {
         let mut from = Reader::new(bytes);
         let def = self.def(u16::take(&mut from)?).ok_or(Malformed)?;
-        let framework = def.fields.iter().take_while(|f| matches!(f.name, "client_index" | "context"));
-        if matches!(def.role, Role::Call(_) | Role::Dump(_) | Role::Get(..)) && framework.count() == 2 {
-            from.raw(8)?;
-        }
+        let framework = def.fields.iter().take(def.framework).map(super::json::field_size).sum();
+        from.raw(framework)?;
         (def.check)(&mut from)?;
         Ok(def)
     }
@@ -392,19 +390,25 @@ impl Registry {
             Role::Dump(_) | Role::Silent => return Ok(After::Done),
             Role::Answer => return Err(Malformed),
         };
-        // Those without the framework's header belong to shared memory.
-        if entry.def.fields.first().is_none_or(|field| field.name != "client_index") {
+        // Those without a context belong to shared memory.
+        let [client_index, context, ..] = entry.def.fields else { return Err(Malformed) };
+        if (client_index.name, context.name) != ("client_index", "context") {
             return Err(Malformed);
         }
-        let (_client_index, context) = (u32::take(&mut from)?, u32::take(&mut from)?);
-        (entry.def.check)(&mut from)?;
+        let mut header = from.clone();
+        let (_client_index, context) = (u32::take(&mut header)?, u32::take(&mut header)?);
+        (entry.def.check)(if entry.def.framework == 2 { &mut header } else { &mut from })?;
         tracing::info!("API: {} asks for {}, which is not there", cx.client.name, entry.def.name);
         let reply = self.messages().find(|(_, def)| def.name == reply);
         if let Some((id, def)) = reply {
             push_frame(cx.out, id, |out| {
-                context.put(out);
-                ApiError::UNIMPLEMENTED.0.put(out);
-                (def.put_empty)(out);
+                for field in def.fields {
+                    match field.name {
+                        "context" => context.put(out),
+                        "retval" => ApiError::UNIMPLEMENTED.0.put(out),
+                        _ => out.raw(&vec![0; super::json::field_size(field)]),
+                    }
+                }
             });
         }
         Ok(After::Done)

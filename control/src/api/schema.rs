@@ -88,15 +88,15 @@ pub struct MessageDef {
     pub name: &'static str,
     /// One line about it.
     pub doc: &'static str,
-    /// Its fields, with those that the framework fills (`client_index`, `context`, `retval`) and without the message number.
+    /// Its fields, with those that the framework fills and without the message number.
     pub fields: &'static [Field],
     /// CRC of its definition.
     pub crc: u32,
     /// What it is.
     pub role: Role,
-    /// Appends the fields behind the framework's, all zero.
-    pub put_empty: fn(&mut super::Writer),
-    /// Reads these fields, to see whether they are all there.
+    /// How many of them, at the front, are the framework's.
+    pub framework: usize,
+    /// Reads the fields behind the framework's, to see whether they are all there.
     pub check: fn(&mut super::Reader<'_>) -> Result<(), super::Malformed>,
 }
 

@@ -38,7 +38,7 @@ impl Writer {
 }
 
 /// The rest of a message that is being read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
     count: usize,

@@ -19,7 +19,7 @@ fn a_whole_configuration() {
          cpu { main-core 1 corelist-workers 2-3,5 }\n\
          buffers { buffers-per-numa 16384 page-size 2M default data-size 2048 limit 65536 }\n\
          interface{default-rx-mode adaptive}socksvr { default }\n\
-         statseg { socket-name /run/wharf/stats.sock size 32M per-node-counters on }\napi-trace { on }\n",
+         statseg { socket-name /run/wharf/stats.sock size 32M per-node-counters on }\nprometheus { listen 127.0.0.1:9482 }\napi-trace { on }\n",
     );
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(
@@ -46,6 +46,7 @@ fn a_whole_configuration() {
             default_rx_mode: Some(RxMode::Adaptive),
             socksvr: Some(SocketName::Default),
             statseg: Some(SocketName::At("/run/wharf/stats.sock".into())),
+            prometheus: Some("127.0.0.1:9482".parse().unwrap()),
             api_trace: true,
         }
     );
@@ -237,12 +238,14 @@ prop_compose! {
         ]),
         sockets in [of(socket()), of(socket())],
         api_trace: bool,
+        port: Option<u16>,
     ) -> StartupConfig {
         let [buffers_per_numa, limit, data_size] = counts;
         let [socksvr, statseg] = sockets;
         let data_size = data_size.map(|size: u32| size.clamp(256, 65_024));
         let buffers = BuffersConfig { buffers_per_numa, limit, page_size, data_size };
-        StartupConfig { unix, cpu, buffers, default_rx_mode, socksvr, statseg, api_trace }
+        let prometheus = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        StartupConfig { unix, cpu, buffers, default_rx_mode, socksvr, statseg, prometheus, api_trace }
     }
 }
 

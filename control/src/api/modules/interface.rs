@@ -4,7 +4,9 @@ use super::super::events::flags;
 use super::super::{ApiError, Count, Cx, Handlers, Text, schema::Module};
 use super::types::*;
 use crate::api;
+use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
+use wharf_engine::capture::points;
 use wharf_engine::{SwIfIndex, device};
 use wharf_nodes::ethernet::{SubMatch, VlanId};
 use wharf_nodes::wire::ethernet::{self, EtherType, VlanTag};
@@ -204,6 +206,8 @@ pub(super) fn handlers(list: &mut Handlers) {
     list.call(create_subif);
     list.call(create_vlan_subif);
     list.auto(delete_subif);
+    list.auto(pcap_on);
+    list.auto(pcap_off);
 }
 
 fn dump(cx: &mut Cx<'_>, message: SwInterfaceDump) -> Vec<SwInterfaceDetails> {
@@ -533,4 +537,35 @@ fn create_loopback_instance(
 fn delete_loopback(cx: &mut Cx<'_>, message: DeleteLoopback) -> Result<(), ApiError> {
     let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::Loopback)?;
     Ok(cx.dp.delete_interface(index)?)
+}
+
+fn pcap_on(cx: &mut Cx<'_>, message: PcapTraceOn) -> Result<(), ApiError> {
+    if message.filter || !message.error.0.is_empty() {
+        return Err(ApiError::UNIMPLEMENTED);
+    }
+    let mut config = CaptureConfig::default();
+    let wanted = [
+        (message.capture_rx, points::RX),
+        (message.capture_tx, points::TX),
+        (message.capture_drop, points::DROP),
+    ];
+    config.points = wanted.iter().filter(|(on, _)| *on).fold(0, |all, (_, point)| all | point);
+    config.max = message.max_packets as usize;
+    config.snaplen = message.max_bytes_per_packet as usize;
+    // 0 is any, as `local0` has no packets.
+    if !matches!(message.sw_if_index.0, 0 | u32::MAX) {
+        config.interface = Some(cx.interface(message.sw_if_index.0)?);
+    }
+    // As VPP has it: a bare name, in the temporary directory.
+    match message.filename.0 {
+        name if name.is_empty() => {}
+        name if name.contains('/') || name.starts_with('.') => return Err(ApiError::INVALID_VALUE),
+        name => config.file = std::env::temp_dir().join(name),
+    }
+    Ok(cx.dp.start_capture(config)?)
+}
+
+fn pcap_off(cx: &mut Cx<'_>, _: PcapTraceOff) -> Result<(), ApiError> {
+    cx.dp.stop_capture()?;
+    Ok(())
 }

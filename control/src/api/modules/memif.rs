@@ -131,15 +131,14 @@ fn create(cx: &mut Cx<'_>, message: &MemifCreate) -> Result<InterfaceIndex, ApiE
         MemifRole::MEMIF_ROLE_API_SLAVE => Role::Client,
         _ => return Err(ApiError::INVALID_ARGUMENT),
     };
-    // Of the modes, wharf has one.
-    match message.mode {
-        MemifMode::MEMIF_MODE_API_ETHERNET => {}
-        MemifMode::MEMIF_MODE_API_IP | MemifMode::MEMIF_MODE_API_PUNT_INJECT => {
-            return Err(ApiError::UNIMPLEMENTED);
-        }
+    let mode = match message.mode {
+        MemifMode::MEMIF_MODE_API_ETHERNET => Mode::Ethernet,
+        MemifMode::MEMIF_MODE_API_IP => Mode::Ip,
+        MemifMode::MEMIF_MODE_API_PUNT_INJECT => return Err(ApiError::UNIMPLEMENTED),
         _ => return Err(ApiError::INVALID_ARGUMENT),
-    }
+    };
     let mut config = MemifConfig::new(message.socket_id, message.id, role);
+    config.mode = mode;
     // 0 stands for the default.
     if message.ring_size != 0 {
         config.ring_size = message.ring_size;

@@ -1,8 +1,9 @@
 //! Messages of VPP's module `span`.
 
-use super::super::{Handlers, schema::Module};
+use super::super::{ApiError, Cx, Handlers, schema::Module};
 use super::types::*;
 use crate::api;
+use crate::span::Directions;
 
 /// The module.
 pub const MODULE: Module = Module { name: "span", version: (2, 0, 0), messages: MESSAGES };
@@ -26,4 +27,38 @@ api! {
     };
 }
 
-pub(super) fn handlers(_: &mut Handlers) {}
+pub(super) fn handlers(list: &mut Handlers) {
+    list.auto(enable_disable);
+    list.dump(dump);
+}
+
+fn enable_disable(cx: &mut Cx<'_>, message: SwInterfaceSpanEnableDisable) -> Result<(), ApiError> {
+    // Frames are copied at the device, not where they enter a bridge domain.
+    if message.is_l2 {
+        return Err(ApiError::UNIMPLEMENTED);
+    }
+    let from = cx.interface(message.sw_if_index_from.0)?;
+    let to = cx.interface(message.sw_if_index_to.0).map_err(|_| ApiError::INVALID_SW_IF_INDEX_2)?;
+    let (rx, tx) = match message.state {
+        SpanState::SPAN_STATE_API_DISABLED => (false, false),
+        SpanState::SPAN_STATE_API_RX => (true, false),
+        SpanState::SPAN_STATE_API_TX => (false, true),
+        SpanState::SPAN_STATE_API_RX_TX => (true, true),
+        _ => return Err(ApiError::INVALID_VALUE),
+    };
+    if from == to {
+        return Err(ApiError::INVALID_INTERFACE);
+    }
+    Ok(cx.dp.set_span(from, to, Directions { rx, tx })?)
+}
+
+fn dump(cx: &mut Cx<'_>, message: SwInterfaceSpanDump) -> Vec<SwInterfaceSpanDetails> {
+    let spans = cx.dp.spans.iter().filter(|_| !message.is_l2);
+    let details = spans.map(|((from, to), directions)| SwInterfaceSpanDetails {
+        sw_if_index_from: (*from).into(),
+        sw_if_index_to: (*to).into(),
+        state: SpanState(u32::from(directions.rx) | u32::from(directions.tx) << 1),
+        is_l2: false,
+    });
+    details.collect()
+}
