@@ -8,6 +8,7 @@
 
 mod case;
 mod floor;
+mod gate;
 mod idle;
 mod load;
 mod machine;
@@ -50,6 +51,15 @@ enum Command {
         /// Core to run on
         core: usize,
     },
+    /// Count instructions of the hot paths under valgrind, and compare them with the baseline
+    Gate {
+        /// Write the baseline anew
+        #[arg(long)]
+        update: bool,
+    },
+    /// The paths of the gate, for valgrind to count
+    #[command(hide = true)]
+    GatePaths,
     /// Processor time and memory of an idle wharf
     Idle {
         /// Seconds to watch it
@@ -110,6 +120,8 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match options.command {
         Some(Command::Floor { dir, core }) => floor::run(&dir, core),
+        Some(Command::Gate { update }) => gate::run(update),
+        Some(Command::GatePaths) => gate::run_paths(),
         Some(Command::Idle { seconds, no_af_xdp, place }) => {
             Stop::new().and_then(|stop| idle::run(&place, duration(seconds)?, !no_af_xdp, &stop))
         }
