@@ -4,14 +4,15 @@ SHELL := /bin/bash
 
 DEMO_PACKAGES := gcc libc6-dev iproute2 iputils-ping iperf3 ethtool
 FUZZ_PACKAGES := g++ libclang-rt-16-dev
-TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
+GATE_PACKAGES := valgrind
+TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) $(GATE_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
     clang llvm libbpf-dev
 FUZZ_TARGETS := startup_conf cli memif_messages graph
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
 
-.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz lint fmt bench fuzz xdp-check deny \
+.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench fuzz xdp-check deny \
     test-packages clean-netns
 .DEFAULT_GOAL := help
 # One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
@@ -33,7 +34,7 @@ run: build ## the daemon in the foreground, by examples/startup.conf
 	@mkdir -p /run/wharf
 	target/release/wharf -c examples/startup.conf
 
-test: test-packages xdp-check test-unit test-kernel test-fuzz test-loom ## everything (needs root; installs the peers)
+test: test-packages xdp-check test-unit test-kernel gate test-fuzz test-loom ## everything (needs root; installs the peers)
 
 test-packages:
 	@tools/install.sh "the tests" $(TEST_PACKAGES)
@@ -53,6 +54,14 @@ test-loom: ## ring indices, rcu and handoff under loom
 test-fuzz: ## replay the fuzz corpus, then fuzz each target a little
 	cargo test --manifest-path fuzz/Cargo.toml
 	@for target in $(FUZZ_TARGETS); do tools/fuzz.sh $$target $(FUZZ_SECONDS) || exit 1; done
+
+gate: ## instructions of the hot paths, at most 3 % above those of benches/instructions.json (valgrind)
+	@tools/install.sh "counting instructions" $(GATE_PACKAGES)
+	cargo run --release -p wharf-benches -- gate
+
+gate-update: ## count anew, and write benches/instructions.json: commit it with the change it is for
+	@tools/install.sh "counting instructions" $(GATE_PACKAGES)
+	cargo run --release -p wharf-benches -- gate --update
 
 lint: ## formatting, clippy and documentation without a warning
 	cargo fmt --all --check

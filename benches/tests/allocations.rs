@@ -53,8 +53,9 @@ fn allocations(work: impl FnOnce()) -> u64 {
     CALLS.with(Cell::get) - before
 }
 
-const WARM_UP: usize = 200;
-const VECTORS: usize = 2000;
+const VECTORS: usize = 1000;
+/// So often may a worker need more frames, or longer lists of them, than ever before. It has them for good then.
+const WARM_UPS: usize = 5;
 
 /// A worker between two memif clients.
 struct Lab {
@@ -91,9 +92,9 @@ impl Lab {
 
     #[track_caller]
     fn allocates_nothing(mut self, everything_arrives: bool) {
-        (0..WARM_UP).for_each(|_| self.turn());
-        let calls = allocations(|| (0..VECTORS).for_each(|_| self.turn()));
-        assert_eq!(calls, 0, "calls of the allocator in {VECTORS} vectors");
+        let mut turns = || allocations(|| (0..VECTORS).for_each(|_| self.turn()));
+        let calls: Vec<u64> = (0..WARM_UPS).map(|_| turns()).take_while(|calls| *calls != 0).collect();
+        assert!(calls.len() < WARM_UPS, "calls of the allocator in {VECTORS} vectors each: {calls:?}");
         let (received, sent) = self.rig.counts();
         assert!(received > VECTORS as u64 * 64, "{received} packets are not what was meant");
         assert!(self.received != 0 && (self.received == received) == everything_arrives, "{received} {sent}");

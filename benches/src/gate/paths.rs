@@ -26,7 +26,8 @@ use crate::Result;
 const VECTOR: usize = 256;
 /// Vectors before counting begins: caches of buffers and frames are full then, and tables published.
 const WARM_UP: usize = 8;
-/// Vectors that are counted, each by itself. The least of them counts: once in a while a turn looks at the clock.
+/// Vectors that are counted, each by itself. The least of them counts: once in a while a turn looks at the clock or runs
+/// the nodes' ticks, and the devices of the warm-up are in the first.
 pub(super) const SAMPLES: usize = 16;
 /// Different packets.
 const PACKETS: u32 = 4096;
