@@ -70,6 +70,16 @@ impl Machine {
     }
 }
 
+/// Milliseconds that the host took from a core so far, to the 10 ms.
+pub(crate) fn stolen(core: usize) -> Result<f64> {
+    let path = "/proc/stat";
+    let stat = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+    let name = format!("cpu{core} ");
+    let fields = stat.lines().find_map(|l| l.strip_prefix(&name)).unwrap_or_default();
+    // user nice system idle iowait irq softirq steal, in hundredths of a second.
+    Ok(fields.split(' ').nth(7).and_then(|n| n.parse::<f64>().ok()).unwrap_or_default() * 10.0)
+}
+
 /// Nanoseconds that a cache line takes from one core to the other and back: what rings between two cores live on. On a
 /// shared machine it changes when the host moves a core.
 pub(crate) fn round_trip(cores: [usize; 2]) -> Result<f64> {

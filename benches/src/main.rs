@@ -9,13 +9,17 @@
 mod case;
 mod floor;
 mod gate;
+mod histogram;
 mod idle;
+mod latency;
 mod load;
 mod machine;
+mod pace;
 mod process;
 mod report;
 mod run;
 mod testpmd;
+mod traffic;
 mod wharf;
 
 use std::path::PathBuf;
@@ -27,6 +31,7 @@ use clap::{Args, Parser, Subcommand};
 use case::Case;
 use load::Mode;
 use process::Stop;
+use run::Rig;
 
 /// What went wrong, for the person who runs it.
 type Result<T> = std::result::Result<T, String>;
@@ -51,6 +56,8 @@ enum Command {
         /// Core to run on
         core: usize,
     },
+    /// Time that packets take at a part of the throughput, and while the control plane works
+    Latency(LatencyOptions),
     /// Count instructions of the hot paths under valgrind, and compare them with the baseline
     Gate {
         /// Write the baseline anew
@@ -111,6 +118,24 @@ struct CompareOptions {
     place: Place,
 }
 
+#[derive(Args)]
+struct LatencyOptions {
+    /// Rounds through all paths
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds at each rate
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// The dpdk-testpmd to compare with [default: target/peers/bin, then PATH]
+    #[arg(long)]
+    testpmd: Option<PathBuf>,
+    /// Where the results go [default: target/bench/latency-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
 /// Seconds as people write them.
 fn duration(seconds: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(|e| format!("{seconds} seconds: {e}"))
@@ -120,6 +145,9 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match options.command {
         Some(Command::Floor { dir, core }) => floor::run(&dir, core),
+        Some(Command::Latency(options)) => Stop::new().and_then(|stop| {
+            latency::run(&options, &Rig::new(&options.place, options.testpmd.as_deref(), &stop)?)
+        }),
         Some(Command::Gate { update }) => gate::run(update),
         Some(Command::GatePaths) => gate::run_paths(),
         Some(Command::Idle { seconds, no_af_xdp, place }) => {

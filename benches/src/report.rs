@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::case::Case;
-use crate::load::{DESTINATIONS, FRAME, Mode, Sample};
+use crate::load::{Mode, Sample};
 use crate::machine::Machine;
+use crate::traffic::{DESTINATIONS, FRAME};
 
 /// From here on the program under test may have waited for the load.
 const STARVED: f64 = 0.01;
@@ -80,6 +81,7 @@ fn word(load: Mode) -> &'static str {
     match load {
         Mode::Descriptors => "descriptors",
         Mode::Indices => "indices",
+        Mode::Packets => "packets",
     }
 }
 
@@ -95,7 +97,8 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    /// Of at least one value.
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -154,10 +157,9 @@ pub(crate) struct Report {
 impl Report {
     /// Nothing measured yet.
     pub(crate) fn new(machine: Machine, rounds: usize, seconds: f64) -> Self {
-        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         Report {
             machine,
-            unix_time,
+            unix_time: unix_time(),
             rounds,
             seconds,
             frame_bytes: FRAME,
@@ -245,6 +247,7 @@ impl Report {
                     match s.load {
                         Mode::Descriptors => "descriptors, as applications do",
                         Mode::Indices => "indices only, so that caches stay warm",
+                        Mode::Packets => "whole packets, as applications do",
                     },
                     "path",
                     "Mpps",
@@ -290,13 +293,7 @@ impl Report {
             report: &'a Report,
             summary: Vec<Summary>,
         }
-        let fail = |e: std::io::Error| format!("{}: {e}", path.display());
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(fail)?;
-        }
-        let all = All { report: self, summary: self.summaries() };
-        let json = serde_json::to_string_pretty(&all).map_err(|e| fail(e.into()))?;
-        fs::write(path, json + "\n").map_err(fail)
+        write_json(path, &All { report: self, summary: self.summaries() })
     }
 
     /// An error if a path could not be measured.
@@ -304,6 +301,21 @@ impl Report {
         let failed: Vec<&str> = self.failures.keys().copied().collect();
         if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", "))) }
     }
+}
+
+/// Writes results to a file, in a directory that need not be there.
+pub(crate) fn write_json(path: &Path, results: &impl Serialize) -> Result<()> {
+    let fail = |e: std::io::Error| format!("{}: {e}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(fail)?;
+    }
+    let json = serde_json::to_string_pretty(results).map_err(|e| fail(e.into()))?;
+    fs::write(path, json + "\n").map_err(fail)
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::case::Case;
-use crate::load::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC};
 use crate::process::{Program, Stop, WorkDir, output, sibling};
+use crate::traffic::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC};
 
 /// Time for the daemon to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,6 +76,27 @@ impl Wharf {
     /// Runs one command and returns what it prints.
     pub(crate) fn run(&self, command: &str) -> Result<String> {
         output(&self.wharfctl, &["--socket".as_ref(), self.socket.as_os_str(), command.as_ref()])
+    }
+
+    /// Runs commands, one a line, in one session, up to the first that fails.
+    pub(crate) fn script(&self, commands: &str) -> Result<()> {
+        let file = self.socket.with_file_name("script");
+        std::fs::write(&file, commands).map_err(|e| format!("{}: {e}", file.display()))?;
+        let words = ["--socket".as_ref(), self.socket.as_os_str(), "--file".as_ref(), file.as_os_str()];
+        output(&self.wharfctl, &words).map(drop)
+    }
+
+    /// Runs a show command and returns what it shows.
+    pub(crate) fn show(&self, command: &str) -> Result<serde_json::Value> {
+        let text = self.run(&format!("show {command} --json"))?;
+        serde_json::from_str(&text).map_err(|e| format!("show {command}: {e}"))
+    }
+
+    /// The longest turn of its worker so far, microseconds.
+    pub(crate) fn longest_turn(&self) -> Result<f64> {
+        let threads = self.show("threads")?;
+        let gaps = threads.as_array().into_iter().flatten().filter_map(|t| t["max_gap_us"].as_f64());
+        gaps.reduce(f64::max).ok_or_else(|| "no thread has a longest turn".into())
     }
 
     /// Runs commands, up to the first that fails.
