@@ -9,6 +9,7 @@
 mod case;
 mod floor;
 mod gate;
+mod growth;
 mod histogram;
 mod idle;
 mod latency;
@@ -18,6 +19,8 @@ mod pace;
 mod process;
 mod report;
 mod run;
+mod svg;
+mod tcp;
 mod testpmd;
 mod traffic;
 mod wharf;
@@ -58,6 +61,10 @@ enum Command {
     },
     /// Time that packets take at a part of the throughput, and while the control plane works
     Latency(LatencyOptions),
+    /// Cost of a packet against growth of tables, ports, vectors and packets
+    Growth(GrowthOptions),
+    /// TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
+    Tcp(TcpOptions),
     /// Count instructions of the hot paths under valgrind, and compare them with the baseline
     Gate {
         /// Write the baseline anew
@@ -136,6 +143,36 @@ struct LatencyOptions {
     place: Place,
 }
 
+#[derive(Args)]
+struct GrowthOptions {
+    /// Rounds through all points
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds at each point
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// Where the results go [default: target/bench/growth-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct TcpOptions {
+    /// Rounds
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Where the results go [default: target/bench/tcp-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
 /// Seconds as people write them.
 fn duration(seconds: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(|e| format!("{seconds} seconds: {e}"))
@@ -148,6 +185,12 @@ fn main() -> ExitCode {
         Some(Command::Latency(options)) => Stop::new().and_then(|stop| {
             latency::run(&options, &Rig::new(&options.place, options.testpmd.as_deref(), &stop)?)
         }),
+        Some(Command::Growth(options)) => {
+            Stop::new().and_then(|stop| growth::run(&options, &Rig::new(&options.place, None, &stop)?))
+        }
+        Some(Command::Tcp(options)) => {
+            Stop::new().and_then(|stop| tcp::run(&options, &Rig::new(&options.place, None, &stop)?))
+        }
         Some(Command::Gate { update }) => gate::run(update),
         Some(Command::GatePaths) => gate::run_paths(),
         Some(Command::Idle { seconds, no_af_xdp, place }) => {

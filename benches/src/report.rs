@@ -12,6 +12,7 @@ use crate::Result;
 use crate::case::Case;
 use crate::load::{Mode, Sample};
 use crate::machine::Machine;
+use crate::svg::{Bar, Chart, draw};
 use crate::traffic::{DESTINATIONS, FRAME};
 
 /// From here on the program under test may have waited for the load.
@@ -283,6 +284,29 @@ impl Report {
         }
         text.push('\n');
         text
+    }
+
+    /// The table as a plot.
+    pub(crate) fn plot(&self) -> String {
+        let mut charts: Vec<Chart> = Vec::new();
+        for s in self.summaries() {
+            let title = format!("Mpps, 64-byte packets; the load writes {}", word(s.load));
+            if charts.last().is_none_or(|c| c.title != title) {
+                charts.push(Chart { title, bars: Vec::new() });
+            }
+            let ours = !matches!(s.path, "floor" | "testpmd-io" | "testpmd-mac");
+            let bar = Bar {
+                label: if ours { format!("wharf {}", s.path) } else { s.path.into() },
+                value: s.mpps,
+                note: format!("({:.0} cycles)", s.cycles_per_packet.median),
+                ours,
+            };
+            if let Some(chart) = charts.last_mut() {
+                chart.bars.push(bar);
+            }
+        }
+        let lines = self.machine.lines(self.unix_time);
+        draw("memif to memif, one worker: medians and range", &lines, &charts)
     }
 
     /// Writes everything to a file.

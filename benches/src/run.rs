@@ -198,7 +198,9 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
         None => target_dir()?.join("bench").join(format!("memif-{}.json", report.unix_time)),
     };
     report.write(&path)?;
-    println!("results: {}", path.display());
+    let svg = path.with_extension("svg");
+    std::fs::write(&svg, report.plot()).map_err(|e| format!("{}: {e}", svg.display()))?;
+    println!("results: {} and {}", path.display(), svg.display());
     stop.check()?;
     report.verdict()
 }
