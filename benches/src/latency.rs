@@ -43,6 +43,8 @@ struct Row {
     mpps: f64,
     sent: u64,
     lost: u64,
+    /// Those of them that were on their way when the load had no core.
+    lost_in_stalls: u64,
     p50_us: f64,
     p99_us: f64,
     p999_us: f64,
@@ -50,7 +52,7 @@ struct Row {
     longest_gap_us: f64,
     /// The longest time for which the load had no core.
     longest_stall_us: f64,
-    /// Part of the packets that were on their way then; they are in no other figure but `lost`.
+    /// Part of the packets that were on their way then; they are in no other figure.
     doubtful: f64,
     /// Time that the host took from the core of the program.
     stolen_ms: f64,
@@ -75,6 +77,7 @@ impl Row {
             mpps: paced.sent as f64 / paced.elapsed.as_secs_f64() / 1e6,
             sent: paced.sent,
             lost: paced.lost,
+            lost_in_stalls: paced.lost_in_stalls,
             p50_us: us(paced.times.quantile(0.5)),
             p99_us: us(paced.times.quantile(0.99)),
             p999_us: us(paced.times.quantile(0.999)),
@@ -230,8 +233,18 @@ fn latencies(rows: &[Row]) -> String {
     // Writing to a String can't fail.
     let _ = writeln!(
         text,
-        "\nmicroseconds from sending to receiving, medians over the rounds\n{:<12}{:>6}{:>8}{:>9}{:>9}{:>9}{:>10}{:>9}{:>16}{:>10}",
-        "path", "load", "Mpps", "p50", "p99", "p99.9", "lost", "gap", "load off core", "doubtful"
+        "\nmicroseconds from sending to receiving, medians over the rounds\n{:<12}{:>6}{:>8}{:>9}{:>9}{:>9}{:>8}{:>10}{:>9}{:>15}{:>10}",
+        "path",
+        "load",
+        "Mpps",
+        "p50",
+        "p99",
+        "p99.9",
+        "lost",
+        "in stalls",
+        "gap",
+        "load off core",
+        "doubtful"
     );
     for case in CASES {
         for part in LOADS {
@@ -244,13 +257,14 @@ fn latencies(rows: &[Row]) -> String {
             let most = |value| of(value).map_or(f64::NAN, |s| s.max);
             let _ = writeln!(
                 text,
-                "{:<12}{what:>6}{:>8.2}{:>9.2}{:>9.2}{:>9.2}{:>10.0}{:>9.1}{:>16.0}{:>9.2}%",
+                "{:<12}{what:>6}{:>8.2}{:>9.2}{:>9.2}{:>9.2}{:>8.0}{:>10.0}{:>9.1}{:>15.0}{:>9.2}%",
                 case.name(),
                 median(|r| r.mpps),
                 median(|r| r.p50_us),
                 median(|r| r.p99_us),
                 median(|r| r.p999_us),
                 most(|r| r.lost as f64),
+                most(|r| r.lost_in_stalls as f64),
                 most(|r| r.longest_gap_us),
                 most(|r| r.longest_stall_us),
                 median(|r| r.doubtful) * 100.0,
@@ -261,16 +275,18 @@ fn latencies(rows: &[Row]) -> String {
 }
 
 const NOTE: &str = "lost, gap (the longest time without a packet) and load off core (the longest time for which the load \
-did not run): the\nworst round. Doubtful packets were on their way when the load did not run: they are in no time and no gap.\n";
+did not run): the\nworst round. Doubtful packets were on their way when the load did not run, in a stall: they are in no \
+time and no gap, and those of\nthe lost that the load's full ring cost are under \"in stalls\".\n";
 
 fn disturbances(rows: &[Row], turn: Option<f64>) -> String {
     let mut text = format!(
-        "\na flow of {:.1} Mpps over IPv4 while main works; times in microseconds\n{:<32}{:>9}{:>11}{:>6}{:>9}{:>9}{:>9}{:>15}{:>10}{:>8}\n",
+        "\na flow of {:.1} Mpps over IPv4 while main works; times in microseconds\n{:<32}{:>9}{:>11}{:>6}{:>10}{:>9}{:>9}{:>9}{:>15}{:>10}{:>8}\n",
         rows.first().map_or(0.0, |r| r.mpps),
         "main's work",
         "took ms",
         "sent",
         "lost",
+        "in stalls",
         "p50",
         "p99.9",
         "gap",
@@ -281,11 +297,12 @@ fn disturbances(rows: &[Row], turn: Option<f64>) -> String {
     for r in rows {
         let _ = writeln!(
             text,
-            "{:<32}{:>9.1}{:>11}{:>6}{:>9.2}{:>9.2}{:>9.1}{:>15.0}{:>9.1}%{:>8.0}",
+            "{:<32}{:>9.1}{:>11}{:>6}{:>10}{:>9.2}{:>9.2}{:>9.1}{:>15.0}{:>9.1}%{:>8.0}",
             r.what,
             r.took_ms.unwrap_or_default(),
             r.sent,
             r.lost,
+            r.lost_in_stalls,
             r.p50_us,
             r.p999_us,
             r.longest_gap_us,

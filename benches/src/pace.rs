@@ -8,7 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use wharf_engine::clock::ticks;
+use memif::MAX_BURST;
+use wharf_engine::clock::{ticks, ticks_per_second};
 
 use crate::Result;
 use crate::histogram::Histogram;
@@ -22,6 +23,8 @@ const STALL: Duration = Duration::from_micros(10);
 const IN_FLIGHT: usize = 1 << 16;
 /// Packets sent at once at most.
 const BURST: u64 = 64;
+/// Packets that are sent late at most, when the ring was full.
+const OWED: f64 = 256.0;
 /// After the end, for what is on its way.
 const LEAD_OUT: Duration = Duration::from_millis(50);
 
@@ -32,6 +35,8 @@ pub(crate) struct Paced {
     pub(crate) sent: u64,
     /// Packets sent that did not come back.
     pub(crate) lost: u64,
+    /// Those of them that were on their way when the load had lost its core: it left its ring to run full.
+    pub(crate) lost_in_stalls: u64,
     /// Over this time.
     pub(crate) elapsed: Duration,
     /// How long packets took, in ticks.
@@ -47,26 +52,73 @@ pub(crate) struct Paced {
 /// Numbers of packets and the times that belong to them.
 struct Flight {
     sent: u64,
+    /// Came back, or were found missing.
+    done: u64,
     received: u64,
-    lost: u64,
     times: Vec<u64>,
     /// Slots of the sending ring, as a power of two: what identifications are taken modulo.
     slots: u64,
     /// Identification of packet 0, once one was seen.
     first: Option<u64>,
+    /// Packets below this number were on their way when the load had no core.
+    doubtful: u64,
 }
 
 impl Flight {
-    /// The next packet has this identification: counts those that are missing before it.
-    fn check(&mut self, identification: u16) {
+    fn new(slots: u64) -> Self {
+        Flight { sent: 0, done: 0, received: 0, times: vec![0; IN_FLIGHT], slots, first: None, doubtful: 0 }
+    }
+
+    /// The next packet has this identification. Returns how many are missing before it.
+    fn missing(&mut self, identification: u16) -> u64 {
         let id = u64::from(identification);
-        let number = self.received + self.lost;
-        let first = *self.first.get_or_insert(id.wrapping_sub(number) % self.slots);
-        let missing = id.wrapping_sub(first).wrapping_sub(number) % self.slots;
+        let first = *self.first.get_or_insert(id.wrapping_sub(self.done) % self.slots);
+        let missing = id.wrapping_sub(first).wrapping_sub(self.done) % self.slots;
         // More than are on their way can't be missing: somebody else's packet.
-        if missing <= self.sent.saturating_sub(number + 1) {
-            self.lost += missing;
+        if missing < self.sent.saturating_sub(self.done) { missing } else { 0 }
+    }
+}
+
+impl Paced {
+    fn new() -> Self {
+        Paced {
+            sent: 0,
+            lost: 0,
+            lost_in_stalls: 0,
+            elapsed: Duration::ZERO,
+            times: Histogram::new(),
+            doubtful: 0,
+            longest_gap: 0,
+            longest_stall: 0,
         }
+    }
+
+    /// `n` packets came at `now`, the first of which has this identification.
+    fn take(&mut self, flight: &mut Flight, n: u64, identification: u16, now: u64) {
+        let missing = flight.missing(identification);
+        if flight.done < flight.doubtful {
+            self.lost_in_stalls += missing.min(flight.doubtful - flight.done);
+        }
+        flight.done += missing;
+        // Packets that were sent together, and came together, are counted together.
+        let mut same = (0, 0);
+        for number in flight.done..flight.done + n {
+            if number < flight.doubtful {
+                self.doubtful += 1;
+                continue;
+            }
+            let time = flight.times[number as usize % IN_FLIGHT];
+            if same.0 != time && same.1 != 0 {
+                self.times.add(now.wrapping_sub(same.0), same.1);
+                same.1 = 0;
+            }
+            same = (time, same.1 + 1);
+        }
+        if same.1 != 0 {
+            self.times.add(now.wrapping_sub(same.0), same.1);
+        }
+        flight.done += n;
+        flight.received += n;
     }
 }
 
@@ -80,43 +132,24 @@ impl Load {
     ) -> Result<Paced> {
         let length = self.traffic.length();
         let slots = 1 << self.traffic.log2_ring_size;
-        let tick = wharf_engine::clock::ticks_per_second();
+        let tick = ticks_per_second();
         let stall = (STALL.as_secs_f64() * tick) as u64;
         let per_tick = rate / tick;
         self.drain()?;
         let (Some(tx), Some(rx)) = (self.to.tx.first_mut(), self.from.rx.first_mut()) else {
             return Err("the peer grants no ring".into());
         };
-        let mut seen = Paced {
-            sent: 0,
-            lost: 0,
-            elapsed: Duration::ZERO,
-            times: Histogram::new(),
-            doubtful: 0,
-            longest_gap: 0,
-            longest_stall: 0,
-        };
-        let mut flight =
-            Flight { sent: 0, received: 0, lost: 0, times: vec![0; IN_FLIGHT], slots, first: None };
+        let (mut seen, mut flight) = (Paced::new(), Flight::new(slots));
         let begin = Instant::now();
         let start = ticks();
-        // Packets below this number were on their way when the load had no core.
-        let mut doubtful = 0;
         let (mut last, mut last_received, mut owed, mut turns) = (start, start, 0.0, 0u32);
         let mut ending = None;
         loop {
             let now = ticks();
-            let turn = now.wrapping_sub(last);
-            last = now;
-            if turn > stall {
-                seen.longest_stall = seen.longest_stall.max(turn);
-                doubtful = flight.sent;
-                last_received = now;
-            } else if ending.is_none() {
-                // What was not sent during a stall is not sent later.
-                owed = (owed + turn as f64 * per_tick).min(BURST as f64 * 4.0);
+            if ending.is_none() {
+                owed = (owed + now.wrapping_sub(last) as f64 * per_tick).min(OWED);
             }
-            let room = (IN_FLIGHT as u64 - 1).saturating_sub(flight.sent - flight.received - flight.lost);
+            let room = (IN_FLIGHT as u64 - 1).saturating_sub(flight.sent - flight.done);
             let due = (owed as u64).min(BURST).min(room);
             if due != 0 && ending.is_none() {
                 let n = tx.raw_publish(due as u16, length) as u64;
@@ -127,41 +160,29 @@ impl Load {
                 }
                 flight.sent += n;
             }
-            let (mut n, mut example) = (0u64, None);
-            rx.receive_with(256, |packet| {
-                if example.is_none() {
+            let (mut n, mut first) = (0u64, None);
+            rx.receive_with(MAX_BURST, |packet| {
+                if n == 0 {
                     let mut head = [0; 20];
                     packet.copy_to(&mut head);
-                    example = Some(identification(&head));
+                    first = Some(identification(&head));
                 }
                 n += 1;
             });
-            if let Some(example) = example {
-                let now = ticks();
-                flight.check(example);
-                let number = flight.received + flight.lost;
-                let mut same = (0, 0);
-                for number in number..number + n {
-                    if number < doubtful {
-                        seen.doubtful += 1;
-                        continue;
-                    }
-                    // Packets that were sent together, and came together, are counted together.
-                    let time = flight.times[number as usize % IN_FLIGHT];
-                    if same.0 != time && same.1 != 0 {
-                        seen.times.add(now.wrapping_sub(same.0), same.1);
-                        same.1 = 0;
-                    }
-                    same = (time, same.1 + 1);
-                }
-                if same.1 != 0 {
-                    seen.times.add(now.wrapping_sub(same.0), same.1);
-                }
-                flight.received += n;
-                if number >= doubtful {
-                    seen.longest_gap = seen.longest_gap.max(now.wrapping_sub(last_received));
-                }
-                last_received = now;
+            let after = ticks();
+            // From the last look at the ring to this one, with all that is between.
+            let turn = after.wrapping_sub(last);
+            if turn > stall {
+                seen.longest_stall = seen.longest_stall.max(turn);
+                flight.doubtful = flight.sent;
+                last_received = after;
+                owed = 0.0;
+            }
+            last = if turn > stall { after } else { now };
+            if let Some(first) = first {
+                seen.take(&mut flight, n, first, after);
+                seen.longest_gap = seen.longest_gap.max(after.wrapping_sub(last_received));
+                last_received = after;
             }
             turns += 1;
             match ending {
@@ -201,18 +222,30 @@ mod tests {
 
     #[test]
     fn missing_packets_are_counted_where_they_are_missed() {
-        let mut flight =
-            Flight { sent: 100, received: 0, lost: 0, times: Vec::new(), slots: 16, first: None };
-        flight.check(5);
-        assert_eq!((flight.lost, flight.first), (0, Some(5)));
-        flight.received += 12;
-        flight.check(1);
-        assert_eq!(flight.lost, 0, "5 and 12 is 17");
-        flight.received += 2;
-        flight.check(6);
-        assert_eq!(flight.lost, 3);
-        flight.sent = flight.received + flight.lost + 1;
-        flight.check(9);
-        assert_eq!(flight.lost, 3, "so many are not on their way");
+        let (mut seen, mut flight) = (Paced::new(), Flight::new(16));
+        flight.sent = 100;
+        seen.take(&mut flight, 12, 5, 0);
+        assert_eq!((flight.done, flight.first), (12, Some(5)));
+        seen.take(&mut flight, 2, 1, 0);
+        assert_eq!(flight.done, 14, "5 and 12 is 17");
+        flight.doubtful = 15;
+        seen.take(&mut flight, 1, 6, 0);
+        assert_eq!((flight.done, flight.received), (18, 15), "three are missing");
+        assert_eq!((seen.lost_in_stalls, seen.doubtful), (1, 0), "the first of them in a stall");
+        flight.sent = flight.done + 1;
+        seen.take(&mut flight, 1, 12, 0);
+        assert_eq!(flight.done, 19, "so many are not on their way");
+    }
+
+    #[test]
+    fn times_are_those_of_the_packets_that_came() {
+        let (mut seen, mut flight) = (Paced::new(), Flight::new(16));
+        flight.sent = 10;
+        flight.times[..10].copy_from_slice(&[0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
+        flight.doubtful = 2;
+        seen.take(&mut flight, 3, 0, 30);
+        assert_eq!((seen.doubtful, seen.times.total(), seen.times.quantile(1.0)), (2, 1, 10));
+        seen.take(&mut flight, 1, 5, 100);
+        assert_eq!((seen.times.total(), seen.times.quantile(1.0)), (2, 50));
     }
 }

@@ -121,7 +121,8 @@ impl Wharf {
     /// The longest turn of its worker so far, microseconds.
     pub(crate) fn longest_turn(&self) -> Result<f64> {
         let threads = self.show("threads")?;
-        let gaps = threads.as_array().into_iter().flatten().filter_map(|t| t["max_gap_us"].as_f64());
+        let rows = threads.pointer("/0").and_then(|rows| rows.as_array());
+        let gaps = rows.into_iter().flatten().filter_map(|t| t["max_gap_us"].as_f64());
         gaps.reduce(f64::max).ok_or_else(|| "no thread has a longest turn".into())
     }
 
