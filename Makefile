@@ -7,7 +7,7 @@ FUZZ_PACKAGES := g++ libclang-rt-16-dev
 GATE_PACKAGES := valgrind
 TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) $(GATE_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
     clang llvm libbpf-dev
-FUZZ_TARGETS := startup_conf cli memif_messages graph
+FUZZ_TARGETS := startup_conf cli memif_messages memif_session graph bridge pg api
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
@@ -39,6 +39,8 @@ test: test-packages xdp-check test-unit test-kernel gate test-fuzz test-loom ## 
 test-packages:
 	@tools/install.sh "the tests" $(TEST_PACKAGES)
 	@tools/testpmd.sh
+	@tools/ovs.sh
+	@tools/papi.sh
 
 test-unit: ## the tests without kernel and peers, side by side
 	cargo test --workspace --lib --bins --examples

@@ -15,6 +15,10 @@ pub(crate) enum Case {
     TestpmdMac,
     /// wharf, L2 cross-connect
     Xconnect,
+    /// wharf, L2 bridge, static MAC addresses
+    Bridge,
+    /// wharf, L2 into a VXLAN tunnel
+    Vxlan,
     /// wharf, IPv4, one route
     Ip4,
     /// wharf, IPv4, a million routes, random destinations
@@ -29,6 +33,8 @@ impl Case {
             Case::TestpmdIo => "testpmd-io",
             Case::TestpmdMac => "testpmd-mac",
             Case::Xconnect => "xconnect",
+            Case::Bridge => "bridge",
+            Case::Vxlan => "vxlan",
             Case::Ip4 => "ip4",
             Case::Ip4Million => "ip4-million",
         }
@@ -47,8 +53,9 @@ impl Case {
     /// What comes back.
     pub(crate) fn arrives(self) -> Arrives {
         match self {
-            Case::Floor | Case::TestpmdIo | Case::Xconnect => Arrives::Unchanged,
+            Case::Floor | Case::TestpmdIo | Case::Xconnect | Case::Bridge => Arrives::Unchanged,
             Case::TestpmdMac => Arrives::NewMacs,
+            Case::Vxlan => Arrives::Tunnelled,
             Case::Ip4 | Case::Ip4Million => Arrives::Routed,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use memif::{
-    Address, Client, ClientConfig, Connection, InterfaceConfig, Listener, ListenerConfig, ServerEvent,
+    Address, Client, ClientConfig, Connection, InterfaceConfig, Listener, ListenerConfig, Secret, ServerEvent,
 };
 
 /// The server's end and the client's, with one ring of 1,024 buffers in each direction.
@@ -14,8 +14,10 @@ pub fn connect() -> (Connection, Connection) {
     let address = Address::parse(&name).expect("a good name");
     let now = Instant::now();
     let mut listener = Listener::bind(ListenerConfig::new(address.clone()), now).expect("the name is free");
-    listener.add(InterfaceConfig::new(0, "bench")).expect("the id is free");
-    let mut client = Client::connect(ClientConfig::new(address, 0), now).expect("somebody listens");
+    let secret = Secret::new(b"bench").ok();
+    listener.add(InterfaceConfig { secret, ..InterfaceConfig::new(0, "bench") }).expect("the id is free");
+    let mut client = Client::connect(ClientConfig { secret, ..ClientConfig::new(address, 0) }, now)
+        .expect("somebody listens");
     let (mut ours, mut theirs) = (None, None);
     loop {
         for event in listener.process(Instant::now()) {

@@ -8,8 +8,9 @@ use wharf_engine::device::{DeviceInput, DeviceOutput};
 use wharf_engine::dispatch::CpuLevel;
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_engine::wake::Waker;
-use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::wire::checksum::checksum;
 use wharf_nodes::wire::ethernet::MacAddress;
 
@@ -94,11 +95,15 @@ pub fn rig(
     let _events = wharf_nodes::nodes(&mut list, Waker::new().expect("an eventfd"));
     let mut rig = Rig::new(list, "ethernet-input", level, source, sink);
     let (mode, routes) = match path {
-        Path::Xconnect => (L2Mode::Xconnect(TO), 1),
-        Path::Ip4(routes) => (L2Mode::L3, routes),
+        Path::Xconnect => (InputMode::L2, 1),
+        Path::Ip4(routes) => (InputMode::L3, routes),
     };
     let entry = InterfaceEntry { up: true, mode, mac: MacAddress(MAC), ip4: true };
-    rig.engine.tables::<InterfaceTables>().publish(InterfaceTables { list: vec![entry; 2] });
+    rig.engine
+        .tables::<InterfaceTables>()
+        .publish(InterfaceTables { list: vec![entry; 2], ..InterfaceTables::default() });
+    let port = L2Port { mode: PortMode::Xconnect, peer: TO, ..L2Port::default() };
+    rig.engine.tables::<L2Tables>().publish(L2Tables { ports: vec![port; 2], ..L2Tables::default() });
 
     let counters = Arc::new(Combined::new(1));
     (0..2).for_each(|i| counters.ensure(i));

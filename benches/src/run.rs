@@ -85,7 +85,7 @@ impl<'a> Rig<'a> {
                 let program = self.testpmd.as_ref().map_err(Clone::clone)?;
                 testpmd::start(program, mode, self.dut_core, self.load_core, dir).map(Dut::Other)
             }
-            Case::Xconnect | Case::Ip4 | Case::Ip4Million => {
+            Case::Xconnect | Case::Bridge | Case::Vxlan | Case::Ip4 | Case::Ip4Million => {
                 let wharf = self.wharf(dir)?;
                 wharf.run_all(&wharf::interfaces(&dir.sockets()))?;
                 wharf.run_all(&wharf::forwarding(case))?;

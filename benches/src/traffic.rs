@@ -10,7 +10,9 @@ pub(crate) const FRAME: usize = 60;
 /// MAC address of the interface that is sent to, if it has one of its own.
 pub(crate) const DUT_MAC: &str = "02:fe:00:00:00:01";
 const DUT_MAC_BYTES: [u8; 6] = [2, 0xfe, 0, 0, 0, 1];
-const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// MAC address that packets come from.
+pub(crate) const SOURCE_MAC: &str = "02:00:00:00:00:01";
+const SOURCE_MAC_BYTES: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// MAC address of the next hop of routed packets.
 pub(crate) const NEXT_HOP_MAC: &str = "02:00:00:00:00:02";
 const NEXT_HOP_MAC_BYTES: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -21,6 +23,8 @@ pub(crate) const FIRST_DESTINATION: Ipv4Addr = Ipv4Addr::new(16, 0, 0, 0);
 pub(crate) const DESTINATIONS: u32 = 1_000_000;
 
 const TTL: u8 = 64;
+/// Bytes that a VXLAN tunnel puts in front: Ethernet, IPv4, UDP and its own header.
+const TUNNEL_HEADERS: usize = 14 + 20 + 8 + 8;
 
 /// The sending interface's ring, and its packets.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +67,7 @@ impl Traffic {
         let destination = FIRST_DESTINATION.to_bits() + random(n.into(), self.destinations);
         let mut p = vec![0; len.into()];
         p[0..6].copy_from_slice(&DUT_MAC_BYTES);
-        p[6..12].copy_from_slice(&SOURCE_MAC);
+        p[6..12].copy_from_slice(&SOURCE_MAC_BYTES);
         p[12..14].copy_from_slice(&[8, 0]);
         p[14] = 0x45;
         p[16..18].copy_from_slice(&(len - 14).to_be_bytes());
@@ -90,7 +94,8 @@ impl Traffic {
 
     /// Whether `arrives` is what the path made of one of our packets.
     pub(crate) fn is_mine(&self, arrives: Arrives, packet: &[u8]) -> bool {
-        self.lengths.iter().any(|len| packet.len() == usize::from(*len)) && arrives.matches(packet)
+        let more = if arrives == Arrives::Tunnelled { TUNNEL_HEADERS } else { 0 };
+        self.lengths.iter().any(|len| packet.len() == usize::from(*len) + more) && arrives.matches(packet)
     }
 }
 
@@ -159,21 +164,28 @@ pub(crate) enum Arrives {
     NewMacs,
     /// It goes to the next hop, with one hop less to live.
     Routed,
+    /// It is unchanged inside of a VXLAN packet.
+    Tunnelled,
 }
 
 impl Arrives {
     /// Whether the path makes this of our packets.
     fn matches(self, packet: &[u8]) -> bool {
+        if self == Arrives::Tunnelled {
+            let outer = packet.get(..TUNNEL_HEADERS).is_some_and(|o| o[..6] == NEXT_HOP_MAC_BYTES);
+            return outer && Arrives::Unchanged.matches(&packet[TUNNEL_HEADERS..]);
+        }
         if packet.len() < FRAME || packet[12..14] != [8, 0] || packet[26..30] != SOURCE.octets() {
             return false;
         }
         let sum_ok = checksum(&packet[14..34]) == 0;
         let (macs, ttl) = (&packet[..12], packet[22]);
-        let own = [DUT_MAC_BYTES, SOURCE_MAC].concat();
+        let own = [DUT_MAC_BYTES, SOURCE_MAC_BYTES].concat();
         sum_ok
             && match self {
                 Arrives::Unchanged => macs == own && ttl == TTL,
                 Arrives::NewMacs => macs[..6] != own[..6] && ttl == TTL,
+                Arrives::Tunnelled => false,
                 Arrives::Routed => macs[..6] == NEXT_HOP_MAC_BYTES && ttl == TTL - 1,
             }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::case::Case;
 use crate::process::{Program, Stop, WorkDir, output, sibling};
-use crate::traffic::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC};
+use crate::traffic::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC, SOURCE_MAC};
 
 /// Time for the daemon to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -170,6 +170,20 @@ pub(crate) fn forwarding(case: Case) -> Vec<String> {
         Case::Xconnect => vec![
             "set interface l2 xconnect memif1/0 memif2/0".into(),
             "set interface l2 xconnect memif2/0 memif1/0".into(),
+        ],
+        Case::Bridge => vec![
+            "create bridge-domain 1".into(),
+            "set interface l2 bridge memif1/0 1".into(),
+            "set interface l2 bridge memif2/0 1".into(),
+            format!("l2fib add {SOURCE_MAC} 1 memif1/0 static"),
+            format!("l2fib add {DUT_MAC} 1 memif2/0 static"),
+        ],
+        Case::Vxlan => vec![
+            "set interface ip address memif2/0 192.168.2.1/24".into(),
+            format!("set ip neighbor memif2/0 192.168.2.2 {NEXT_HOP_MAC} static"),
+            "create vxlan tunnel src 192.168.2.1 dst 192.168.2.2 vni 7".into(),
+            "set interface l2 xconnect memif1/0 vxlan_tunnel0".into(),
+            "set interface l2 xconnect vxlan_tunnel0 memif1/0".into(),
         ],
         Case::Ip4 => routed(format!("{FIRST_DESTINATION}/8")),
         Case::Ip4Million => routed(format!("count {DESTINATIONS} {FIRST_DESTINATION}/32")),

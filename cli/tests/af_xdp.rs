@@ -25,11 +25,15 @@ const TAKE_OVER: &str = "create interface af_xdp host-if veth-a name veth-a mac-
     set interface state veth-b up";
 
 impl Lab {
+    /// Veths of `queues` queues in each direction, and as many workers.
     #[track_caller]
-    fn new(address_a: &str, address_b: &str, commands: &str) -> Self {
+    fn new(address_a: &str, address_b: &str, queues: u32, commands: &str) -> Self {
         let (dp, a, b) = (Netns::new("dp"), Netns::new("a"), Netns::new("b"));
-        let veths = [Veth::new(&dp, "veth-a", &a, address_a, 1), Veth::new(&dp, "veth-b", &b, address_b, 1)];
-        let daemon = Daemon::start(Some(&dp), "cpu { workers 1 }");
+        let veths = [
+            Veth::new(&dp, "veth-a", &a, address_a, queues),
+            Veth::new(&dp, "veth-b", &b, address_b, queues),
+        ];
+        let daemon = Daemon::start(Some(&dp), &format!("cpu {{ workers {queues} }}"));
         let commands = format!("{TAKE_OVER}\n{commands}");
         daemon.script(&commands);
         Self { daemon, a, b, dp, veths, commands }
@@ -40,15 +44,20 @@ impl Lab {
     fn cross_connected() -> Self {
         let connect = "set interface l2 xconnect veth-a veth-b
             set interface l2 xconnect veth-b veth-a";
-        Self::new("10.0.1.2/24", "10.0.1.3/24", connect)
+        Self::new("10.0.1.2/24", "10.0.1.3/24", 1, connect)
     }
 
     /// wharf is the router between the pods.
     #[track_caller]
     fn routed() -> Self {
+        Self::routed_with_queues(1)
+    }
+
+    #[track_caller]
+    fn routed_with_queues(queues: u32) -> Self {
         let addresses = "set interface ip address veth-a 10.0.1.1/24
             set interface ip address veth-b 10.0.2.1/24";
-        let lab = Self::new("10.0.1.2/24", "10.0.2.2/24", addresses);
+        let lab = Self::new("10.0.1.2/24", "10.0.2.2/24", queues, addresses);
         lab.a.ip("route add default via 10.0.1.1");
         lab.b.ip("route add default via 10.0.2.1");
         lab
@@ -141,6 +150,72 @@ fn arp_and_ping() {
     settled(&lab.daemon);
 }
 
+/// Answers that are slower than the next request are no loss.
+#[test]
+fn ping_counts_late_answers() {
+    let lab = Lab::routed();
+    lab.b.run("sysctl", ["-qw", "net.ipv4.icmp_echo_ignore_all=1"]);
+    let slow = "import socket, struct, time
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+while True:
+    packet, (address, _) = s.recvfrom(2000)
+    if packet[20] == 8:
+        time.sleep(0.15)
+        # From echo request to reply: the checksum grows by what the type has lost.
+        checksum = struct.unpack('!H', packet[22:24])[0] + 0x800
+        checksum = (checksum & 0xffff) + (checksum >> 16)
+        s.sendto(struct.pack('!BBH', 0, packet[21], checksum) + packet[24:], (address, 0))";
+    let _responder = lab.b.spawn("/usr/bin/python3", ["-c", slow]);
+    wait_until("the responder listens", PATIENCE, || lab.b.run("cat", ["/proc/net/raw"]).lines().count() > 1);
+    let said = lab.daemon.script("ping 10.0.2.2 repeat 3 interval 0.05");
+    assert!(said.contains("3 sent, 3 received, 0% packet loss"), "{said}");
+    settled(&lab.daemon);
+}
+
+/// Neighbours hear of an address when it is set, when its interface comes up, and when its MAC address changes.
+#[test]
+fn addresses_are_announced() {
+    let lab = Lab::routed();
+    // The pod learns from announcements, and at once.
+    lab.a.run("sysctl", ["-qw", "net.ipv4.conf.eth0.arp_accept=1", "net.ipv4.neigh.eth0.locktime=0"]);
+    let announced = |what: &str, commands: &str, mac: &str| {
+        lab.a.ip("neigh flush dev eth0");
+        lab.daemon.script(commands);
+        wait_until(what, PATIENCE, || lab.a.ip("neigh show 10.0.1.1 dev eth0").contains(mac));
+    };
+    let own = lab.daemon.json("show interface veth-a")[0]["mac"].as_str().unwrap().to_owned();
+    announced(
+        "the address",
+        "set interface ip address del veth-a 10.0.1.1/24
+         set interface ip address veth-a 10.0.1.1/24",
+        &own,
+    );
+    announced("the interface", "set interface state veth-a down\nset interface state veth-a up", &own);
+    let other = "02:00:00:00:00:77";
+    announced("the MAC address", &format!("set interface mac address veth-a {other}"), other);
+    assert_eq!(lab.a.ping("10.0.2.2", 2), 2);
+    settled(&lab.daemon);
+}
+
+/// Nobody is at a subnet's first and last address, also when somebody says so.
+#[test]
+fn directed_broadcasts_go_nowhere() {
+    let lab = Lab::routed();
+    assert_eq!(lab.a.ping("10.0.2.2", 1), 1);
+    lab.b.run("sysctl", ["-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0"]);
+    for address in ["10.0.2.0", "10.0.2.255"] {
+        let said = lab.ping(&format!("-b -c 1 -W 1 {address}"));
+        assert!(said.contains(" 0 received"), "{said}");
+        let route = lab.daemon.script(&format!("show ip fib {address}/32"));
+        assert!(route.contains("dpo-drop"), "{route}");
+    }
+    let neighbours = lab.daemon.json("show ip neighbors");
+    let known: Vec<_> =
+        neighbours.as_array().into_iter().flatten().map(|n| n["ip"].as_str().unwrap()).collect();
+    assert_eq!(known, ["10.0.1.2", "10.0.2.2"]);
+    settled(&lab.daemon);
+}
+
 #[test]
 fn icmp_errors_reach_the_sender() {
     let lab = Lab::routed();
@@ -158,6 +233,76 @@ fn icmp_errors_reach_the_sender() {
     let fits = lab.ping("-c 1 -M do -s 1372 10.0.2.2");
     assert!(fits.contains("1 received"), "{fits}");
     settled(&lab.daemon);
+}
+
+/// Each way to ask: hop 1 is wharf, hop 2 the other pod.
+#[test]
+fn traceroute_shows_wharf() {
+    let lab = Lab::routed();
+    for mode in ["--udp", "--icmp"] {
+        let text = lab.a.run("traceroute", ["-n", "-q", "1", "-w", "2", mode, "10.0.2.2"]);
+        let hops: Vec<_> = text.lines().skip(1).map(|hop| hop.split_whitespace().nth(1)).collect();
+        assert_eq!(hops, [Some("10.0.1.1"), Some("10.0.2.2")], "{mode}: {text}");
+    }
+    settled(&lab.daemon);
+}
+
+/// What there is to see when packets do not come through.
+fn state(lab: &Lab) -> String {
+    ["show interface", "show errors", "show packets", "show ip neighbors", "show af_xdp"]
+        .map(|show| lab.daemon.script(show))
+        .concat()
+}
+
+/// Frames that the kernel gave to each receive queue's XDP program.
+fn queues(lab: &Lab, interface: &str) -> Vec<u64> {
+    let text = lab.dp.run("ethtool", ["-S", interface]);
+    let packets = text.lines().filter_map(|line| line.trim().strip_prefix("rx_queue_"));
+    packets.filter_map(|queue| queue.split_once("_xdp_packets: ")?.1.parse().ok()).collect()
+}
+
+/// Flows spread over the queues; a queue that nobody serves would hold up some of them.
+#[test]
+fn all_queues_are_served() {
+    let lab = Lab::routed_with_queues(2);
+    let placed = lab.daemon.json("show interface rx-placement");
+    let on = |worker: u32| {
+        let rows = placed.as_array().into_iter().flatten();
+        rows.filter(|row| row["node"] == "af_xdp-input" && row["worker"] == worker).count()
+    };
+    assert_eq!([on(0), on(1)], [2, 2], "{placed}");
+    assert_eq!(lab.a.ping("10.0.2.2", 3), 3, "{}", state(&lab));
+    for direction in ["", "-R"] {
+        let parallel = ["-P", "12", direction];
+        let arguments = if direction.is_empty() { &parallel[..2] } else { &parallel };
+        let rate = iperf3(&lab.b, "10.0.2.2", &lab.a, 1, arguments);
+        assert!(rate > 1.0, "{rate} Mbit/s {direction}");
+    }
+    // Twenty flows of one packet and its answer: none may be lost.
+    let client = "import socket
+for port in range(20):
+    s = socket.create_connection(('10.0.2.2', 8000), timeout=5, source_address=('10.0.1.2', 20000 + port))
+    s.close()";
+    let _server = lab.b.spawn("/usr/bin/python3", ["-m", "http.server", "--bind", "10.0.2.2", "8000"]);
+    wait_until("the HTTP server listens", PATIENCE, || {
+        lab.b.run("ss", ["-Hltn", "sport = 8000"]).contains("8000")
+    });
+    lab.a.run("/usr/bin/python3", ["-c", client]);
+    settled(&lab.daemon);
+    for interface in ["veth-a", "veth-b"] {
+        let frames = queues(&lab, interface);
+        assert!(frames.len() == 2 && frames.iter().all(|n| *n > 20), "{interface}: {frames:?}");
+        // Some of TCP's fell to a full ring.
+        wait_until("all frames are accounted for", PATIENCE, || {
+            let counted = ["rx packets", "rx-miss"].map(|name| counter(&lab.daemon, interface, name));
+            queues(&lab, interface).iter().sum::<u64>() == counted.iter().sum::<u64>()
+        });
+    }
+    for thread in lab.daemon.json("show runtime").as_array().into_iter().flatten() {
+        let mut nodes = thread["nodes"].as_array().into_iter().flatten();
+        let input = nodes.find(|node| node["name"] == "af_xdp-input").unwrap();
+        assert!(input["vectors"].as_u64() > Some(20), "{thread}");
+    }
 }
 
 #[test]
@@ -222,7 +367,7 @@ fn what_cannot_be_taken_over() {
     let other = Daemon::start(Some(&lab.dp), "");
     refused(&other, "create interface af_xdp host-if nosuch0", &["no interface nosuch0"]);
     refused(&other, "create interface af_xdp host-if veth-a netns nosuch", &["network namespace", "nosuch"]);
-    refused(&other, "create interface af_xdp host-if veth-a", &["veth-a already has an XDP program"]);
+    refused(&other, "create interface af_xdp host-if veth-a", &["veth-a is in use by process", "(wharf)"]);
     assert_eq!(lab.a.ping("10.0.2.2", 2), 2, "the first daemon is not disturbed");
 
     let c = Netns::new("c");

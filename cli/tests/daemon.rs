@@ -38,12 +38,11 @@ fn runs_without_privilege() {
     // Where that user may read it.
     let program = dir.path().join("wharf");
     std::fs::copy(WHARF, &program).unwrap();
-    // Another user, and an interface that could be taken over.
+    // Another user, and an interface whose MTU is too large besides.
     let root = rustix::process::geteuid().is_root();
     let netns = root.then(|| Netns::new("dp"));
     let mut command = netns.as_ref().map_or_else(|| Command::new("setpriv"), |n| n.command("setpriv"));
-    if let Some(netns) = &netns {
-        netns.ip("link set lo mtu 1500");
+    if netns.is_some() {
         chown(dir.path(), Some(65534), Some(65534)).unwrap();
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
     }
@@ -100,6 +99,36 @@ fn words_that_wharf_does_not_start_with() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(error.contains(says), "{arguments:?}: {error}");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+/// Cores are counted by what the process may use, not from 0.
+#[test]
+fn cores_of_a_pinned_process() {
+    let last = std::thread::available_parallelism().unwrap().get() - 1;
+    let pinned = |dir: &TempDir, cpu: &str| {
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", &last.to_string(), "setpriv", "--pdeathsig", "KILL", "--", WHARF]);
+        command.arg(format!("unix {{ nodaemon runtime-dir {} }} cpu {{ {cpu} }}", dir.path().display()));
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let dir = TempDir::new();
+    let _wharf = Background(pinned(&dir, "workers 1"));
+    let socket = dir.path().join("cli.sock");
+    let ctl = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharfctl"));
+        try_run(command.arg("-s").arg(&socket).arg("show threads --json"))
+    };
+    wait_until("wharf answers", PATIENCE, || ctl().is_ok());
+    let threads: serde_json::Value = serde_json::from_str(&ctl().unwrap()).unwrap();
+    let cores: Vec<_> = threads[0].as_array().unwrap().iter().filter_map(|t| t["core"].as_u64()).collect();
+    assert!(!cores.is_empty() && cores.iter().all(|core| *core == last as u64), "{threads}");
+
+    let other = last + 1;
+    for cpu in [format!("main-core {other}"), "workers 2".into()] {
+        let output = pinned(&TempDir::new(), &cpu).wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(&format!(" {last}")) && !output.status.success(), "{cpu}: {error}");
     }
 }
 
@@ -265,7 +294,7 @@ fn bad_commands_change_nothing() {
     ];
     let state = || shows.map(|show| daemon.json(show));
     let before = state();
-    for (command, says) in BAD {
+    for (command, says, word) in BAD {
         let output = Command::new(env!("CARGO_BIN_EXE_wharfctl"))
             .arg("-s")
             .arg(daemon.file("cli.sock"))
@@ -273,7 +302,7 @@ fn bad_commands_change_nothing() {
             .output()
             .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(error.contains(says), "{command}: {error}");
+        assert!(error.contains(says) && error.contains(&format!("(word {word})")), "{command}: {error}");
         assert_eq!(output.status.code(), Some(1), "{command}");
         assert!(output.stdout.is_empty(), "{command}");
         for ((show, before), after) in shows.iter().zip(&before).zip(state()) {
@@ -282,69 +311,98 @@ fn bad_commands_change_nothing() {
     }
 }
 
-const BAD: &[(&str, &str)] = &[
-    ("frobnicate", "unknown input `frobnicate' (word 1)"),
-    ("show frob", "unknown input `frob' (word 2)"),
-    ("s i", "`s' is ambiguous: set, show"),
-    ("show interface \"", "missing closing quote (word 3)"),
-    ("show interface nosuch", "unknown interface `nosuch' (word 3)"),
-    ("set interface state nosuch up", "unknown interface `nosuch' (word 4)"),
-    ("set interface state pg0 sideways", "unknown input `sideways' (word 5), expected {up|down}"),
-    ("set interface state pg0", "missing {up|down}"),
-    ("set interface state pg0 up up", "`up' given twice (word 6)"),
-    ("set interface mtu 70000 pg0", "got 70000"),
-    ("set interface mtu 5 pg0", "from 68"),
-    ("set interface mac address pg0 01:00:5e:00:00:01", "01:00:5e:00:00:01 is not a unicast address"),
-    ("set interface ip address pg0 10.0.0.300/24", "`10.0.0.300/24' (word 6)"),
-    ("set interface ip address pg0 10.0.0.1/33", "`10.0.0.1/33' (word 6)"),
-    ("set interface ip address del pg0 10.7.7.7/24", "10.7.7.7/24"),
-    ("set interface ip table pg0 77", "77"),
-    ("set interface l2 xconnect pg0 nosuch", "unknown interface `nosuch' (word 6)"),
-    ("set interface l2 xconnect pg0 pg0", "to itself"),
-    ("set interface rx-placement pg0 worker 9", "no worker 9"),
-    ("set interface rx-placement pg0 queue 9 worker 0", "no receive queue 9"),
-    ("set interface feature pg0 nosuch arc ip4-unicast", "`nosuch'"),
-    ("set interface feature pg0 x arc nosuch", "`nosuch'"),
-    ("ip route add 10.0.0.0/8", "missing {via"),
-    ("ip route add 10.0.0.0/8 via 192.0.5.1", "192.0.5.1"),
-    ("ip route add 10.0.0.0/8 table 77 via drop", "no IPv4 table 77"),
-    ("ip route add count 3 255.255.255.0/24 via drop", "255.255.255.0/24"),
-    ("ip route add count 0 10.0.0.0/8 via drop", "got 0"),
-    ("ip route del 10.0.0.0/8", "10.0.0.0/8"),
-    ("ip table add x", "`x' (word 4)"),
-    ("ip table del 77", "77"),
-    ("ip neighbor pg0 10.0.1.3 02:00", "`02:00' (word 5)"),
-    ("ip neighbor loop0 10.0.1.3 02:00:00:00:00:01", "10.0.1.3 is not a neighbour's address on loop0"),
-    ("ip neighbor del pg0 10.0.1.9", "no neighbour 10.0.1.9"),
-    ("set ip neighbor-config ip4 age x", "`x' (word 6)"),
-    ("show ip fib table 9", "no IPv4 table 9"),
-    ("ping", "missing <ip4>"),
-    ("ping 10.0.1.2 repeat 0", "`0' (word 4)"),
-    ("ping 10.9.9.9 repeat 1", "no route to 10.9.9.9"),
-    ("create interface memif", "missing id <u32>"),
-    ("create interface memif id 0 socket-id 9", "no memif socket 9"),
-    ("create interface memif id 0 ring-size 1000", "1000"),
-    ("create interface memif id 0 buffer-size 7", "7"),
-    ("create memif socket id 0 filename /x", "socket 0 exists"),
-    ("delete memif socket id 9", "no memif socket 9"),
-    ("create loopback interface instance 0", "loop0"),
-    ("create packet-generator interface pg0", "`pg0' already"),
-    ("create interface af_xdp host-if x rx-queue-size 100", "got 100"),
-    ("create interface af_xdp host-if nosuch0", "nosuch0"),
-    ("delete interface nosuch", "unknown interface `nosuch' (word 3)"),
-    ("delete interface af_xdp pg0", "pg0 is not an AF_XDP interface"),
-    ("delete interface memif pg0", "pg0 is not a memif interface"),
-    ("delete packet-generator interface loop0", "loop0 is not a packet generator interface"),
-    ("delete interface local0", "local0"),
-    ("packet-generator enable-stream nosuch", "no stream `nosuch'"),
-    ("packet-generator new { name x }", "`data'"),
-    ("packet-generator new { name x interface pg0 pcap /nonexistent.pcap }", "/nonexistent.pcap"),
-    ("packet-generator capture pg0 disable", "pg0 is not capturing"),
-    ("packet-generator capture pg0 pcap /nonexistent/x", "/nonexistent/x"),
-    ("trace add nosuch 1", "unknown node `nosuch' (word 3)"),
-    ("trace add pg-input 0", "got 0"),
-    ("trace add ip4-lookup 5", "`ip4-lookup'"),
-    ("exec /nonexistent", "/nonexistent"),
+/// A command, what it says, and the word that it is about.
+const BAD: &[(&str, &str, usize)] = &[
+    ("frobnicate", "unknown input `frobnicate'", 1),
+    ("show frob", "unknown input `frob'", 2),
+    ("show", "incomplete", 2),
+    ("s i", "`s' is ambiguous", 1),
+    ("help frob", "no command `frob'", 2),
+    ("show interface \"", "missing closing quote", 3),
+    ("show interface nosuch", "unknown interface `nosuch'", 3),
+    ("set interface state nosuch up", "unknown interface `nosuch'", 4),
+    ("set interface state local0 up", "local0 cannot be changed", 4),
+    ("set interface state pg0 sideways", "unknown input `sideways'", 5),
+    ("set interface state pg0", "missing {up|down}", 5),
+    ("set interface state pg0 up up", "`up' given twice", 6),
+    ("set interface mtu 70000 pg0", "got 70000", 4),
+    ("set interface mtu ip4 5 pg0", "from 68", 5),
+    ("set interface mtu 1400 local0", "local0 cannot be changed", 5),
+    ("set interface mac address pg0 01:00:5e:00:00:01", "01:00:5e:00:00:01 is not a unicast address", 6),
+    ("set interface ip address pg0 10.0.0.300/24", "`10.0.0.300/24'", 6),
+    ("set interface ip address pg0 10.0.0.1/33", "`10.0.0.1/33'", 6),
+    ("set interface ip address pg0 224.0.0.1/24", "not an address for an interface", 6),
+    ("set interface ip address pg0 fd00::1/64", "IPv6 is not there yet", 6),
+    ("set interface ip address loop0 10.0.1.9/24", "in conflict with 10.0.1.1/24 of pg0", 6),
+    ("set interface ip address del pg0 10.7.7.7/24", "10.7.7.7/24", 7),
+    ("set interface ip table pg0 77", "no IPv4 table 77", 6),
+    ("set interface ip table pg0 0", "pg0 has IP addresses", 5),
+    ("set interface l2 xconnect pg0 nosuch", "unknown interface `nosuch'", 6),
+    ("set interface l2 xconnect pg0 pg0", "to itself", 6),
+    ("set interface l2 xconnect pg0 local0", "local0", 6),
+    ("set interface l2 xconnect pg0 loop0", "pg0 has IP addresses", 5),
+    ("set interface rx-placement pg0 worker 9", "no worker 9", 6),
+    ("set interface rx-placement pg0 queue 9 worker 0", "no receive queue 9", 6),
+    ("set interface rx-mode pg0 queue 9 polling", "no receive queue 9", 6),
+    ("set interface feature pg0 nosuch arc ip4-unicast", "`nosuch'", 5),
+    ("set interface feature pg0 x arc nosuch", "`nosuch'", 7),
+    ("ip route add 10.0.0.0/8", "missing {via", 5),
+    ("ip route add 10.0.0.0/8 via 192.0.5.1", "192.0.5.1", 6),
+    ("ip route add 10.0.0.0/8 table 77 via drop", "no IPv4 table 77", 6),
+    ("ip route add count 3 255.255.255.0/24 via drop", "only 1 prefixes from 255.255.255.0/24", 5),
+    ("ip route add count 0 10.0.0.0/8 via drop", "got 0", 5),
+    ("ip route del 10.0.0.0/8", "10.0.0.0/8", 4),
+    ("ip route del 10.0.0.0/8 table 77", "no IPv4 table 77", 6),
+    ("ip table add x", "`x'", 4),
+    ("ip table del 77", "no IPv4 table 77", 4),
+    ("ip table del 0", "table 0 cannot be deleted", 4),
+    ("ip neighbor pg0 10.0.1.3 02:00", "`02:00'", 5),
+    ("ip neighbor pg0 10.0.1.3 01:00:00:00:00:01", "not the address of a neighbour", 5),
+    ("ip neighbor loop0 10.0.1.3 02:00:00:00:00:01", "10.0.1.3 is not a neighbour's address on loop0", 4),
+    ("ip neighbor pg0 10.0.1.255 02:00:00:00:00:01", "10.0.1.255 is not a neighbour's address", 4),
+    ("ip neighbor del pg0 10.0.1.9", "no neighbour 10.0.1.9", 5),
+    ("set ip neighbor-config ip4 age x", "`x'", 6),
+    ("show ip fib table 9", "no IPv4 table 9", 5),
+    ("ping", "missing <ip4>", 2),
+    ("ping 10.0.1.2 repeat 0", "`0'", 4),
+    ("ping 10.0.1.2 interval 0", "interval must be from 0.001", 4),
+    ("ping 10.9.9.9 repeat 1", "no route to 10.9.9.9", 2),
+    ("ping 10.0.1.2 source loop0", "loop0 has no address", 4),
+    ("create interface memif", "missing id <u32>", 4),
+    ("create interface memif id 0 socket-id 9", "no memif socket 9", 7),
+    ("create interface memif id 0 ring-size 1000", "1000", 7),
+    ("create interface memif id 0 buffer-size 7", "7", 7),
+    ("create interface memif id 0 hw-addr 01:00:00:00:00:00", "01:00:00:00:00:00", 7),
+    ("create interface memif id 0 mode ip", "mode ip is not there yet", 7),
+    ("create interface memif id 0 secret 1234567890123456789012345", "secret", 7),
+    ("create memif socket id 0 filename /x", "socket 0 exists", 5),
+    ("create memif socket id 3 filename @", "@", 7),
+    ("delete memif socket id 9", "no memif socket 9", 5),
+    ("create loopback interface instance 0", "loop0", 5),
+    ("create packet-generator interface pg0", "`pg0' already", 4),
+    ("create interface af_xdp host-if x rx-queue-size 100", "got 100", 7),
+    ("create interface af_xdp host-if x keep-tcp 70000", "70000 is not a port", 7),
+    ("create interface af_xdp host-if nosuch0 name pg0", "`pg0' already", 7),
+    ("create interface af_xdp host-if nosuch0", "nosuch0", 5),
+    ("create interface af_xdp host-if x netns nosuch", "nosuch", 7),
+    ("delete interface nosuch", "unknown interface `nosuch'", 3),
+    ("delete interface af_xdp pg0", "pg0 is not an AF_XDP interface", 4),
+    ("delete interface memif pg0", "pg0 is not a memif interface", 4),
+    ("delete interface memif sw_if_index 99", "sw_if_index 99", 5),
+    ("delete loopback interface intfc local0", "local0 cannot be changed", 5),
+    ("delete packet-generator interface loop0", "loop0 is not a packet generator interface", 4),
+    ("delete interface local0", "local0", 3),
+    ("packet-generator enable-stream nosuch", "no stream `nosuch'", 3),
+    ("packet-generator delete nosuch", "no stream `nosuch'", 3),
+    ("packet-generator new { name x }", "`data'", 3),
+    ("packet-generator new { name x interface pg0 pcap /nonexistent.pcap }", "/nonexistent.pcap", 3),
+    ("packet-generator new { name x interface pg9 pcap /nonexistent.pcap }", "/nonexistent.pcap", 3),
+    ("packet-generator capture pg0 disable", "pg0 is not capturing", 3),
+    ("packet-generator capture pg0 pcap /nonexistent/x", "/nonexistent/x", 5),
+    ("trace add nosuch 1", "unknown node `nosuch'", 3),
+    ("trace add pg-input 0", "got 0", 4),
+    ("trace add ip4-lookup 5", "`ip4-lookup'", 3),
+    ("exec /nonexistent", "/nonexistent", 2),
 ];
 
 /// Every `show` that help knows is JSON when asked, with an interface of each kind that needs no privilege.

@@ -1,11 +1,16 @@
 //! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
 //! publish; nothing else changes state.
 
+use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
     AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
 };
+use crate::l2::{BridgeDomainConfig, Macs};
+use crate::refusal::Refusal;
+use crate::span::Spans;
 use crate::startup::{self, StartupConfig};
+use crate::vxlan::Tunnels;
 use rustix::event::epoll;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -16,7 +21,8 @@ use std::time::{Duration, Instant};
 use wharf_drivers::af_xdp::XdpManager;
 use wharf_drivers::memif::MemifManager;
 use wharf_drivers::pg::PgInterface;
-use wharf_engine::buffer::PoolConfig;
+use wharf_engine::buffer::{DATA_SIZE, PoolConfig};
+use wharf_engine::counter::{Combined, MAX_COUNTERS};
 use wharf_engine::device::RxMode;
 use wharf_engine::mapping::PageSize;
 use wharf_engine::rcu::Publisher;
@@ -25,7 +31,9 @@ use wharf_engine::{Engine, EngineConfig, EngineError, GraphBuilder, SwIfIndex, W
 use wharf_nodes::arp::ArpTables;
 use wharf_nodes::event::{Event, Events};
 use wharf_nodes::interface::InterfaceTables;
-use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Tables};
+use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Tables, UdpTables};
+use wharf_nodes::l2::L2Tables;
+use wharf_nodes::vxlan::VxlanTables;
 use wharf_nodes::wire::arp::ArpPacket;
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
@@ -42,6 +50,9 @@ pub enum OpError {
     /// For a reason that the text says.
     #[error("{0}")]
     Refused(String),
+    /// Because of one parameter.
+    #[error("{0}")]
+    Parameter(#[source] Refusal),
     /// By the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -64,6 +75,11 @@ impl OpError {
     pub fn refused<T>(why: impl Into<String>) -> Result<T, OpError> {
         Err(OpError::Refused(why.into()))
     }
+
+    /// A refusal of one parameter, called as in the syntax of commands.
+    pub fn parameter<T>(parameter: &'static str, why: impl Into<String>) -> Result<T, OpError> {
+        Err(OpError::Parameter(Refusal { parameter, why: why.into() }))
+    }
 }
 
 /// An answer to a ping, as it is given to who waits for it.
@@ -81,11 +97,26 @@ pub struct EchoReply {
     pub received: u64,
 }
 
+/// What the workers read.
+struct Tables {
+    interfaces: Publisher<InterfaceTables>,
+    ip4: Publisher<Ip4Tables>,
+    arp: Publisher<ArpTables>,
+    l2: Publisher<L2Tables>,
+    vxlan: Publisher<VxlanTables>,
+    udp: Publisher<UdpTables>,
+}
+
 /// The control plane.
 pub struct Dataplane {
     pub(crate) engine: Engine,
     events: Events,
     pub(crate) interfaces: BTreeMap<SwIfIndex, Interface>,
+    pub(crate) bridges: BTreeMap<u32, BridgeDomainConfig>,
+    pub(crate) macs: Macs,
+    pub(crate) vxlan: Tunnels,
+    pub(crate) spans: Spans,
+    pub(crate) capture: Option<CaptureConfig>,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -97,8 +128,12 @@ pub struct Dataplane {
     pub(crate) pings: BTreeMap<u16, std::sync::mpsc::Sender<EchoReply>>,
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
+    pub(crate) stats: crate::stats::DataplaneStats,
+    pub(crate) log: crate::log::Log,
+    /// What API clients asked for.
+    pub(crate) api_trace: crate::api::ApiTrace,
     pub(crate) runtime_dir: PathBuf,
-    tables: (Publisher<InterfaceTables>, Publisher<Ip4Tables>, Publisher<ArpTables>),
+    tables: Tables,
     epoll: Arc<OwnedFd>,
     waker: Waker,
     next_housekeeping: Instant,
@@ -111,8 +146,8 @@ impl std::fmt::Debug for Dataplane {
     }
 }
 
-/// The engine's configuration, out of startup.conf.
-pub fn engine_config(config: &StartupConfig) -> EngineConfig {
+/// The engine's configuration, out of startup.conf as read for these cores.
+pub fn engine_config(config: &StartupConfig, cores: &startup::Cores) -> EngineConfig {
     let buffers = config.buffers.buffers_per_numa.unwrap_or(8192);
     let pages = match config.buffers.page_size {
         None => PageSize::Auto,
@@ -124,15 +159,20 @@ pub fn engine_config(config: &StartupConfig) -> EngineConfig {
     let pinned = if !cpu.corelist_workers.is_empty() {
         cpu.corelist_workers.iter().map(|core| Some(usize::from(*core))).collect()
     } else {
-        let cores = (usize::from(cpu.skip_cores)..).filter(|core| Some(*core as u16) != cpu.main_core);
+        let cores = cpu.free_cores(cores).map(|core| Some(usize::from(core)));
         match cpu.workers {
-            Some(workers) if workers > 0 => cores.take(usize::from(workers)).map(Some).collect(),
+            Some(workers) if workers > 0 => cores.take(usize::from(workers)).collect(),
             // Without a word about cores there is one worker, and the kernel places it.
             _ => vec![None],
         }
     };
     EngineConfig {
-        pool: PoolConfig { buffers, limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)), pages },
+        pool: PoolConfig {
+            buffers,
+            limit: config.buffers.limit.unwrap_or(buffers.saturating_mul(8)),
+            pages,
+            data_size: config.buffers.data_size.map_or(DATA_SIZE, |size| size as usize),
+        },
         workers: pinned,
         thread_prefix: config.cpu.thread_prefix.clone().unwrap_or_else(|| "wharf".into()),
         level: None,
@@ -158,7 +198,14 @@ impl Dataplane {
         }
         more(&mut list);
         let mut engine = Engine::start(config, list)?;
-        let tables = (engine.tables(), engine.tables(), engine.tables());
+        let tables = Tables {
+            interfaces: engine.tables(),
+            ip4: engine.tables(),
+            arp: engine.tables(),
+            l2: engine.tables(),
+            vxlan: engine.tables(),
+            udp: engine.tables(),
+        };
         let memif = MemifManager::new(runtime_dir, "wharf")?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| OpError::System("cannot make an epoll descriptor".into(), e.into()))?;
@@ -166,15 +213,26 @@ impl Dataplane {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)
                 .map_err(|e| OpError::System("cannot wait for a descriptor".into(), e.into()))?;
         }
-        let workers = engine.workers();
+        let no_memory = |error| OpError::System("no memory for counters".into(), error);
+        let counters = Combined::within(engine.stats().segment(), engine.workers(), MAX_COUNTERS, 2);
+        let counters = counters.map_err(no_memory)?;
+        let shown = counters.table().and_then(|table| engine.stats().table("/net/adjacency", table));
+        shown.ok_or(std::io::ErrorKind::OutOfMemory.into()).map_err(no_memory)?;
+        let stats = crate::stats::DataplaneStats::new(&engine).map_err(no_memory)?;
         let mut fibs = BTreeMap::new();
         fibs.insert(0, Fib::new(0, engine.domain()));
         let mut dataplane = Dataplane {
             engine,
             events,
             interfaces: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            macs: Macs::default(),
+            vxlan: Tunnels::default(),
+            spans: Spans::new(),
+            capture: None,
             fibs,
-            adjacencies: AdjacencyTable::new(workers),
+            adjacencies: AdjacencyTable::new(counters),
+            stats,
             neighbours: Neighbours::default(),
             memif,
             xdp: XdpManager::default(),
@@ -184,6 +242,8 @@ impl Dataplane {
             pings: BTreeMap::new(),
             next_ping: 1,
             cleared: Default::default(),
+            log: Default::default(),
+            api_trace: Default::default(),
             runtime_dir: runtime_dir.to_owned(),
             tables,
             epoll: Arc::new(epoll),
@@ -212,6 +272,16 @@ impl Dataplane {
         &self.engine
     }
 
+    /// Shows the lines of this log to operators and API clients.
+    pub fn set_log(&mut self, log: crate::log::Log) {
+        self.log = log;
+    }
+
+    /// Keeps what API clients ask for.
+    pub fn trace_api(&mut self, on: bool) {
+        self.api_trace.set(on);
+    }
+
     /// Sets the mode of receive queues that are created from now on.
     pub fn set_default_rx_mode(&mut self, mode: RxMode) {
         self.default_rx_mode = mode;
@@ -230,7 +300,7 @@ impl Dataplane {
         if recheck {
             self.next_recheck = now + Duration::from_secs(1);
         }
-        for event in self.xdp.poll(recheck) {
+        for event in self.xdp.poll(now, recheck) {
             self.xdp_event(event);
         }
         if now >= self.next_housekeeping {
@@ -248,9 +318,11 @@ impl Dataplane {
         for worker in self.engine.housekeeping() {
             tracing::warn!("worker {} has made no turn for 100 ms", worker.0);
         }
+        self.age_macs();
         for pg in self.pg.values_mut() {
             pg.poll();
         }
+        self.stats.update(&self.engine);
         for due in self.neighbours.due(now) {
             match due {
                 crate::ip4::Due::Ask(interface, address) => self.send_arp_request(interface, address),
@@ -292,15 +364,32 @@ impl Dataplane {
         let Some(record) = self.interfaces.get(&interface) else { return };
         let own = record.addresses.iter().find(|(a, len)| Ip4Prefix::clamped(*a, *len).contains(address));
         let Some((own, _)) = own.or(record.addresses.first()) else { return };
-        let mut frame = Vec::with_capacity(EthernetHeader::LEN + ArpPacket::LEN);
-        let header = EthernetHeader::new(MacAddress::BROADCAST, record.mac, EtherType::ARP);
-        frame.extend_from_slice(header.as_bytes());
-        frame.extend_from_slice(ArpPacket::request((record.mac, *own), address).as_bytes());
-        if let Some(output) = self.engine.graph().find("interface-output") {
-            let sent = self.engine.inject(WorkerIndex(0), output, SwIfIndex::LOCAL, &frame, interface);
-            if let Err(error) = sent {
-                tracing::debug!("ARP request for {address} not sent: {error}");
-            }
+        let request = ArpPacket::request((record.mac, *own), address);
+        self.broadcast_arp(interface, record.mac, request);
+    }
+
+    /// Tells the neighbours of an interface which addresses are at its MAC address, so that they forget an older one.
+    /// Loopbacks and packet generators have no neighbours that remember.
+    pub(crate) fn announce(&self, interface: SwIfIndex) {
+        let Some(record) = self.interfaces.get(&interface) else { return };
+        let up = record.admin_up && record.link_up;
+        let has_neighbours = matches!(record.kind, InterfaceKind::Memif | InterfaceKind::AfXdp);
+        if !up || !has_neighbours || record.addresses.is_empty() {
+            return;
+        }
+        // A worker that does not know yet that the interface is up would drop them.
+        self.engine.domain().synchronize(SEEN);
+        for (address, _) in &record.addresses {
+            self.broadcast_arp(interface, record.mac, ArpPacket::announcement(record.mac, *address));
+        }
+    }
+
+    fn broadcast_arp(&self, interface: SwIfIndex, own: MacAddress, packet: ArpPacket) {
+        let header = EthernetHeader::new(MacAddress::BROADCAST, own, EtherType::ARP);
+        let frame = [header.as_bytes(), packet.as_bytes()].concat();
+        let Some(output) = self.engine.graph().find("interface-output") else { return };
+        if let Err(error) = self.engine.inject(WorkerIndex(0), output, SwIfIndex::LOCAL, &frame, interface) {
+            tracing::debug!("ARP request for {} not sent: {error}", packet.target_ip());
         }
     }
 
@@ -309,11 +398,9 @@ impl Dataplane {
     /// Makes interfaces, addresses and adjacencies visible to the workers, as one generation.
     pub(crate) fn publish(&mut self) {
         let count = self.interfaces.keys().last().map_or(0, |i| i.index() + 1);
-        let mut interfaces = InterfaceTables { list: vec![Default::default(); count] };
         let mut arp = ArpTables { interfaces: vec![Default::default(); count] };
         let mut ip4 = vec![Default::default(); count];
         for (index, record) in &self.interfaces {
-            interfaces.list[index.index()] = record.entry();
             arp.interfaces[index.index()] = record.arp();
             let fib = self.fibs.get(&record.table).map_or(0, |f| f.index);
             ip4[index.index()] = record.ip4(fib);
@@ -325,10 +412,15 @@ impl Dataplane {
             counters: Arc::clone(self.adjacencies.counters()),
             interfaces: ip4,
         };
+        let (interfaces, l2) = (self.interface_tables(), self.l2_tables());
+        let (vxlan, udp) = (self.vxlan_tables(tables.fibs.clone()), self.udp_tables());
         let mut transaction = self.engine.domain().begin();
-        self.tables.0.publish_in(&mut transaction, interfaces);
-        self.tables.1.publish_in(&mut transaction, tables);
-        self.tables.2.publish_in(&mut transaction, arp);
+        self.tables.interfaces.publish_in(&mut transaction, interfaces);
+        self.tables.l2.publish_in(&mut transaction, l2);
+        self.tables.vxlan.publish_in(&mut transaction, vxlan);
+        self.tables.udp.publish_in(&mut transaction, udp);
+        self.tables.ip4.publish_in(&mut transaction, tables);
+        self.tables.arp.publish_in(&mut transaction, arp);
     }
 
     fn compiled_fibs(&self) -> Vec<Arc<wharf_engine::mtrie::Mtrie>> {
@@ -345,7 +437,7 @@ impl Dataplane {
         }
         self.adjacencies.take_dirty();
         let entries = self.adjacencies.entries().to_vec();
-        self.tables.1.update(|old| Ip4Tables { adjacencies: entries, ..old.clone() });
+        self.tables.ip4.update(|old| Ip4Tables { adjacencies: entries, ..old.clone() });
         if !self.engine.domain().synchronize(SEEN) {
             tracing::warn!("a worker is slow to take over new adjacencies");
         }
@@ -354,19 +446,33 @@ impl Dataplane {
     // ---------------------------------------------------------------------------------------- routes
 
     fn make_adjacency(&self, key: AdjacencyKey) -> Adjacency {
-        let on = |interface: SwIfIndex, kind| {
+        let on = |interface: SwIfIndex| {
             let record = self.interfaces.get(&interface);
-            Adjacency { kind, tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() }
+            let mut adjacency =
+                Adjacency { tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() };
+            if self.is_point_to_point(interface) {
+                // Nobody needs to be asked, and the header in front is taken away again.
+                let header = EthernetHeader::new(MacAddress::ZERO, MacAddress::ZERO, EtherType::IP4);
+                adjacency.rewrite.copy_from_slice(header.as_bytes());
+                adjacency.kind = AdjacencyKind::Rewrite;
+            } else if record.is_some_and(|r| r.point_to_point) {
+                adjacency.kind = AdjacencyKind::PointToPoint;
+            } else {
+                adjacency.kind = AdjacencyKind::Arp;
+            }
+            adjacency
         };
         match key {
             AdjacencyKey::Drop => Adjacency { kind: AdjacencyKind::Drop, ..Adjacency::default() },
             AdjacencyKey::Punt => Adjacency { kind: AdjacencyKind::Punt, ..Adjacency::default() },
             AdjacencyKey::Local => Adjacency { kind: AdjacencyKind::Local, ..Adjacency::default() },
-            AdjacencyKey::Glean(interface) => on(interface, AdjacencyKind::Arp),
+            AdjacencyKey::Glean(interface) => on(interface),
             AdjacencyKey::Neighbour(interface, address) => {
-                let mut adjacency = on(interface, AdjacencyKind::Arp);
+                let mut adjacency = on(interface);
                 adjacency.next_hop = address.to_bits();
-                self.complete(&mut adjacency, interface, address);
+                if adjacency.kind == AdjacencyKind::Arp {
+                    self.complete(&mut adjacency, interface, address);
+                }
                 adjacency
             }
         }
@@ -377,6 +483,7 @@ impl Dataplane {
         let known = self.neighbours.get(interface, address).filter(|n| n.state != NeighbourState::Incomplete);
         let own = self.interfaces.get(&interface).map_or(MacAddress::ZERO, |i| i.mac);
         match known {
+            _ if self.is_point_to_point(interface) => {}
             Some(neighbour) => {
                 let header = EthernetHeader::new(neighbour.mac, own, EtherType::IP4);
                 adjacency.rewrite.copy_from_slice(header.as_bytes());
@@ -412,7 +519,7 @@ impl Dataplane {
     fn fib_mut(&mut self, table: u32) -> Result<&mut Fib, OpError> {
         match self.fibs.get_mut(&table) {
             Some(fib) => Ok(fib),
-            None => OpError::refused(format!("there is no IPv4 table {table}")),
+            None => OpError::parameter("table", format!("there is no IPv4 table {table}")),
         }
     }
 
@@ -425,7 +532,7 @@ impl Dataplane {
         via: Via,
     ) -> Result<(), OpError> {
         if self.fib_mut(table)?.routes().len() >= MAX_ROUTES {
-            return OpError::refused(format!("table {table} has {MAX_ROUTES} routes already"));
+            return OpError::parameter("prefix", format!("table {table} has {MAX_ROUTES} routes already"));
         }
         let adjacency = self.acquire(via)?;
         self.publish_adjacencies();
@@ -439,7 +546,7 @@ impl Dataplane {
             }
             Err(error) => {
                 self.adjacencies.release(adjacency, self.engine.domain());
-                OpError::refused(error.to_string())
+                OpError::parameter("prefix", error.to_string())
             }
         }
     }
@@ -456,7 +563,9 @@ impl Dataplane {
                 self.adjacencies.release(way.adjacency, self.engine.domain());
                 Ok(())
             }
-            None => OpError::refused(format!("there is no such route to {prefix} in table {table}")),
+            None => {
+                OpError::parameter("prefix", format!("there is no such route to {prefix} in table {table}"))
+            }
         }
     }
 
@@ -475,7 +584,7 @@ impl Dataplane {
             return Ok(());
         }
         if self.fibs.len() >= 4096 {
-            return OpError::refused("there are 4096 IPv4 tables already");
+            return OpError::parameter("table", "there are 4096 IPv4 tables already");
         }
         let index = self.fibs.len() as u32;
         self.fibs.insert(table, Fib::new(index, self.engine.domain()));
@@ -486,14 +595,17 @@ impl Dataplane {
     /// Deletes a table without routes and interfaces. Table 0 stays.
     pub fn delete_table(&mut self, table: u32) -> Result<(), OpError> {
         if table == 0 {
-            return OpError::refused("table 0 cannot be deleted");
+            return OpError::parameter("table", "table 0 cannot be deleted");
         }
         let routes = self.fib_mut(table)?.routes().len();
         if routes != 0 {
-            return OpError::refused(format!("table {table} still has {routes} routes"));
+            return OpError::parameter("table", format!("table {table} still has {routes} routes"));
+        }
+        if let Some(index) = self.vxlan.list.iter().find(|(_, t)| t.table == table).map(|(i, _)| *i) {
+            return OpError::refused(format!("table {table} is used by {}", self.interface_name(index)));
         }
         if let Some(user) = self.interfaces.values().find(|i| i.table == table) {
-            return OpError::refused(format!("table {table} is used by {}", user.name));
+            return OpError::parameter("table", format!("table {table} is used by {}", user.name));
         }
         self.fibs.remove(&table);
         for (index, fib) in self.fibs.values_mut().enumerate() {
@@ -521,10 +633,17 @@ impl Dataplane {
         now: Instant,
     ) -> Result<(), OpError> {
         if mac.is_multicast() || mac.is_zero() {
-            return OpError::refused(format!("{mac} is not the address of a neighbour"));
+            return OpError::parameter("mac", format!("{mac} is not the address of a neighbour"));
         }
-        let changed = (self.neighbours.set(interface, address, mac, fixed, now))
-            .map_err(|e| OpError::Refused(e.to_string()))?;
+        if self.interfaces.get(&interface).is_some_and(|i| i.point_to_point) {
+            let name = self.interface_name(interface);
+            let why = format!("{name} is in IP mode: it has one peer and no neighbours");
+            return OpError::parameter("interface", why);
+        }
+        let changed = match self.neighbours.set(interface, address, mac, fixed, now) {
+            Ok(changed) => changed,
+            Err(error) => return OpError::parameter("ip4", error.to_string()),
+        };
         if !changed {
             return Ok(());
         }

@@ -1,29 +1,28 @@
 //! Interfaces: what the operator set, and the operations on them.
 
 use crate::dataplane::{Dataplane, OpError};
-use crate::ip4::{RouteSource, Via};
+use crate::l2::{L2Mode, L2Settings};
+use crate::sub_interface::SubInterface;
+use memif::Address;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
-use wharf_drivers::af_xdp::{XdpConfig, XdpEvent};
-use wharf_drivers::memif::{MemifConfig, MemifEvent};
+use wharf_drivers::af_xdp::{XdpConfig, XdpError, XdpEvent};
+use wharf_drivers::memif::{Access, MemifConfig, MemifError, MemifEvent};
 use wharf_drivers::pg::{PgInterface, PgMode};
-use wharf_engine::buffer::DATA_SIZE;
 use wharf_engine::device::{DeviceInput, DeviceOutput, RxMode};
 use wharf_engine::engine::{InputId, InterfaceSetup};
 use wharf_engine::{SwIfIndex, WorkerIndex};
 use wharf_nodes::arp::ArpInterface;
-use wharf_nodes::interface::{InterfaceEntry, L2Mode};
+use wharf_nodes::interface::InterfaceEntry;
 use wharf_nodes::ip4::Ip4Interface;
 use wharf_nodes::wire::ethernet::{EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
 
-/// Longest IP packet that fits a buffer with its Ethernet header.
-pub const MAX_MTU: u16 = (DATA_SIZE - EthernetHeader::LEN) as u16;
 /// Shortest MTU that IPv4 allows, RFC 791.
 pub const MIN_MTU: u16 = 68;
 /// Interfaces at most.
-const MAX_INTERFACES: u32 = 4096;
+pub(crate) const MAX_INTERFACES: u32 = 4096;
 
 /// What an interface is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +37,10 @@ pub enum InterfaceKind {
     Pg,
     /// A Linux interface by AF_XDP.
     AfXdp,
+    /// A part of another one.
+    Sub,
+    /// A VXLAN tunnel.
+    Vxlan,
 }
 
 impl InterfaceKind {
@@ -49,6 +52,8 @@ impl InterfaceKind {
             InterfaceKind::Memif => "memif",
             InterfaceKind::Pg => "pg",
             InterfaceKind::AfXdp => "af_xdp",
+            InterfaceKind::Sub => "sub-interface",
+            InterfaceKind::Vxlan => "VXLAN",
         }
     }
 }
@@ -70,12 +75,20 @@ pub struct Interface {
     pub mtu: u16,
     /// What happens to received frames.
     pub mode: L2Mode,
+    /// What it does in L2 mode.
+    pub l2: L2Settings,
+    /// Of which other one it is a part, if it is.
+    pub sub: Option<SubInterface>,
     /// Its IPv4 table.
     pub table: u32,
     /// Its IPv4 addresses.
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// When its receive queues are looked at.
     pub rx_mode: RxMode,
+    /// A text of the controller's.
+    pub tag: String,
+    /// Packets are bare IP packets to and from one peer: no Ethernet header, no ARP, no L2 mode.
+    pub point_to_point: bool,
 }
 
 impl Interface {
@@ -85,19 +98,31 @@ impl Interface {
             name,
             kind,
             admin_up: false,
-            link_up: matches!(kind, InterfaceKind::Loopback | InterfaceKind::Pg),
+            link_up: matches!(
+                kind,
+                InterfaceKind::Loopback | InterfaceKind::Pg | InterfaceKind::Sub | InterfaceKind::Vxlan
+            ),
             mac: MacAddress::ZERO,
             mtu: if kind == InterfaceKind::Local { 0 } else { 1500 },
             mode: L2Mode::L3,
+            l2: L2Settings::default(),
+            sub: None,
             table: 0,
             addresses: Vec::new(),
             rx_mode: RxMode::Adaptive,
+            tag: String::new(),
+            point_to_point: false,
         }
     }
 
     /// As the nodes see it.
     pub(crate) fn entry(&self) -> InterfaceEntry {
-        InterfaceEntry { up: self.admin_up, mode: self.mode, mac: self.mac, ip4: !self.addresses.is_empty() }
+        InterfaceEntry {
+            up: self.admin_up,
+            mode: self.input_mode(),
+            mac: self.mac,
+            ip4: !self.addresses.is_empty(),
+        }
     }
 
     pub(crate) fn arp(&self) -> ArpInterface {
@@ -112,7 +137,7 @@ impl Interface {
 
     /// Whether `address` can be a neighbour here.
     pub fn can_arp(&self, address: Ipv4Addr) -> bool {
-        self.arp().is_neighbour(address)
+        !self.point_to_point && self.arp().is_neighbour(address)
     }
 }
 
@@ -130,38 +155,56 @@ impl Dataplane {
     pub(crate) fn record(&self, index: SwIfIndex) -> Result<&Interface, OpError> {
         match self.interfaces.get(&index) {
             Some(record) => Ok(record),
-            None => OpError::refused(format!("there is no interface with sw_if_index {index}")),
+            None => {
+                OpError::parameter("interface", format!("there is no interface with sw_if_index {index}"))
+            }
         }
     }
 
     /// As [`Dataplane::record`], to change; `local0` is not for changing.
-    fn record_mut(&mut self, index: SwIfIndex) -> Result<&mut Interface, OpError> {
+    pub(crate) fn record_mut(&mut self, index: SwIfIndex) -> Result<&mut Interface, OpError> {
         match self.interfaces.get_mut(&index) {
             Some(record) if record.kind == InterfaceKind::Local => {
-                OpError::refused("local0 cannot be changed")
+                OpError::parameter("interface", "local0 cannot be changed")
             }
             Some(record) => Ok(record),
-            None => OpError::refused(format!("there is no interface with sw_if_index {index}")),
+            None => {
+                OpError::parameter("interface", format!("there is no interface with sw_if_index {index}"))
+            }
         }
     }
 
-    fn free_index(&self) -> Result<SwIfIndex, OpError> {
+    pub(crate) fn free_index(&self) -> Result<SwIfIndex, OpError> {
         match (1..MAX_INTERFACES).map(SwIfIndex).find(|i| !self.interfaces.contains_key(i)) {
             Some(index) => Ok(index),
             None => OpError::refused(format!("there are {MAX_INTERFACES} interfaces already")),
         }
     }
 
-    fn check_name(&self, name: &str) -> Result<(), OpError> {
+    pub(crate) fn check_no_addresses(&self, index: SwIfIndex) -> Result<(), OpError> {
+        let record = self.record(index)?;
+        match record.addresses.is_empty() {
+            true => Ok(()),
+            false => OpError::parameter(
+                "interface",
+                format!("{} has IP addresses; remove them first", record.name),
+            ),
+        }
+    }
+
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), OpError> {
         match self.find_interface(name) {
-            Some(_) => OpError::refused(format!("there is an interface `{name}' already")),
+            Some(_) => OpError::parameter("name", format!("there is an interface `{name}' already")),
             None => Ok(()),
         }
     }
 
-    fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
+    pub(crate) fn add(&mut self, index: SwIfIndex, mut record: Interface, mac: Option<MacAddress>) {
         record.mac = mac.unwrap_or_else(|| random_mac(index));
         record.rx_mode = self.default_rx_mode;
+        self.engine.counters().ensure(index.0);
+        self.engine.counters().reset(index.0);
+        self.stats.add_interface(&self.engine, index, &record.name);
         self.interfaces.insert(index, record);
         self.apply(index);
     }
@@ -173,8 +216,9 @@ impl Dataplane {
                 L2Mode::L3 if record.kind == InterfaceKind::Pg => {
                     self.pg.get(&index).map_or("ethernet-input", |pg| pg.mode().input_node())
                 }
-                L2Mode::L3 => "ethernet-input",
-                L2Mode::Xconnect(_) => "l2-input",
+                L2Mode::L3 if record.point_to_point => "ip4-input",
+                _ if record.mode.is_l2() && self.children(index).next().is_none() => "l2-input",
+                _ => "ethernet-input",
             };
             InterfaceSetup {
                 name: Arc::from(record.name.as_str()),
@@ -183,6 +227,14 @@ impl Dataplane {
                 loopback: record.kind == InterfaceKind::Loopback,
             }
         });
+        let output = match self.interfaces.get(&index).map(|record| record.kind) {
+            Some(InterfaceKind::Sub) => self.engine.graph().find("sub-interface-output"),
+            Some(InterfaceKind::Vxlan) => self.engine.graph().find("vxlan4-encap"),
+            _ => None,
+        };
+        if let Some(node) = output {
+            self.engine.set_output_node(index, node);
+        }
         self.engine.set_interface(index, setup);
         self.publish();
     }
@@ -201,13 +253,28 @@ impl Dataplane {
         Ok(index)
     }
 
+    /// Gives a memif socket a number. As VPP has it, a bare name is in the runtime directory.
+    pub fn add_memif_socket(&mut self, id: u32, filename: &str, access: Access) -> Result<(), OpError> {
+        let whole = filename.starts_with(['/', '@']) || filename.starts_with("abstract:");
+        let address = match whole {
+            true => Address::parse(filename),
+            false => Address::parse(&self.runtime_dir.join(filename).to_string_lossy()),
+        };
+        let address = address.or_else(|error| OpError::parameter("filename", error.to_string()))?;
+        Ok(self.memif.add_socket(id, address, access)?)
+    }
+
     /// Creates a memif; its queues come when the peer connects.
     pub fn create_memif(&mut self, config: MemifConfig) -> Result<SwIfIndex, OpError> {
         self.check_name(&config.name)?;
         let index = self.free_index()?;
-        let (name, mac) = (config.name.clone(), config.mac.map(MacAddress));
-        self.memif.create(index, config, Instant::now())?;
-        self.add(index, Interface::new(name, InterfaceKind::Memif), mac);
+        let mut record = Interface::new(config.name.clone(), InterfaceKind::Memif);
+        record.point_to_point = config.mode == memif::Mode::Ip;
+        let mac = config.mac.map(MacAddress);
+        if let Err(error) = self.memif.create(index, config, Instant::now()) {
+            return OpError::parameter(memif_parameter(&error), error.to_string());
+        }
+        self.add(index, record, mac);
         Ok(index)
     }
 
@@ -221,19 +288,37 @@ impl Dataplane {
         self.check_name(&name)?;
         let index = self.free_index()?;
         let pool = Arc::clone(self.engine.pool());
-        let created = self.xdp.create(index, config, &pool)?;
+        let created = match self.xdp.create(index, config, &pool) {
+            Ok(created) => created,
+            Err(error) => match xdp_parameter(&error) {
+                Some(parameter) => return OpError::parameter(parameter, error.to_string()),
+                None => return Err(error.into()),
+            },
+        };
         // The same at each start, so that neighbours that remember it still reach us.
         let [_, _, a, b, c, d] = created.link.mac;
         let own = MacAddress::local(u32::from_be_bytes([a, b, c, d]));
         let mac = Some(if host_mac { MacAddress(created.link.mac) } else { own });
         let mut record = Interface::new(name, InterfaceKind::AfXdp);
         record.link_up = created.link.admin_up && created.link.carrier;
-        record.mtu = (created.link.mtu as u16).clamp(MIN_MTU, MAX_MTU);
+        record.mtu = (created.link.mtu.min(self.max_mtu().into()) as u16).max(MIN_MTU);
         self.add(index, record, mac);
-        if let Some(fd) = self.xdp.fd(index) {
-            self.watch(fd)?;
+        let started = match self.xdp.fd(index) {
+            Some(fd) => self.watch(fd),
+            None => Ok(()),
+        };
+        let started = started.and_then(|()| self.attach(index, created.inputs, created.outputs));
+        self.created(index, started)
+    }
+
+    /// The end of a creation: what could not be started leaves nothing behind.
+    fn created(&mut self, index: SwIfIndex, started: Result<(), OpError>) -> Result<SwIfIndex, OpError> {
+        if let Err(error) = started {
+            if let Err(left) = self.delete_interface(index) {
+                tracing::error!("{}: {left}", self.interface_name(index));
+            }
+            return Err(error);
         }
-        self.attach(index, created.inputs, created.outputs)?;
         Ok(index)
     }
 
@@ -247,6 +332,8 @@ impl Dataplane {
                     tracing::error!("{}: {error}", self.interface_name(index));
                 }
             }
+            XdpEvent::Missed(index, packets) => self.engine.counters().missed(index.0, packets),
+            XdpEvent::Stalled(index, why) => tracing::warn!("{}: {why}", self.interface_name(index)),
         }
     }
 
@@ -257,8 +344,8 @@ impl Dataplane {
         let (pg, input, output) = PgInterface::new(name, mode)?;
         self.pg.insert(index, pg);
         self.add(index, Interface::new(name.to_owned(), InterfaceKind::Pg), None);
-        self.attach(index, vec![Box::new(input)], vec![Box::new(output)])?;
-        Ok(index)
+        let started = self.attach(index, vec![Box::new(input)], vec![Box::new(output)]);
+        self.created(index, started)
     }
 
     /// Gives an interface's queues to workers. Transmit queues first: what arrives can then be answered.
@@ -316,8 +403,9 @@ impl Dataplane {
     }
 
     pub(crate) fn set_link(&mut self, index: SwIfIndex, up: bool) {
-        if let Some(record) = self.interfaces.get_mut(&index) {
-            record.link_up = up;
+        let Some(record) = self.interfaces.get_mut(&index) else { return };
+        if std::mem::replace(&mut record.link_up, up) != up {
+            self.announce(index);
         }
     }
 
@@ -329,130 +417,69 @@ impl Dataplane {
             self.memif.set_admin(index, up, Instant::now())?;
         }
         self.apply(index);
+        self.announce(index);
         Ok(())
+    }
+
+    /// Longest IP packet that fits a buffer with its Ethernet header.
+    pub fn max_mtu(&self) -> u16 {
+        (self.engine.pool().memory().data_size() - EthernetHeader::LEN) as u16
     }
 
     /// Sets the longest IP packet that an interface sends.
     pub fn set_mtu(&mut self, index: SwIfIndex, mtu: u32) -> Result<(), OpError> {
+        let max = self.max_mtu();
         let mtu = match u16::try_from(mtu) {
-            Ok(mtu) if (MIN_MTU..=MAX_MTU).contains(&mtu) => mtu,
-            _ => return OpError::refused(format!("the MTU must be from {MIN_MTU} to {MAX_MTU}, got {mtu}")),
+            Ok(mtu) if (MIN_MTU..=max).contains(&mtu) => mtu,
+            _ => {
+                let why = format!("the MTU must be from {MIN_MTU} to {max}, got {mtu}");
+                return OpError::parameter("mtu", why);
+            }
         };
         self.record_mut(index)?.mtu = mtu;
         self.refresh_interface(index);
-        self.publish_adjacencies();
+        // Tunnels and sub-interfaces look at it too.
+        self.publish();
         Ok(())
     }
 
     /// Sets an interface's MAC address.
     pub fn set_mac(&mut self, index: SwIfIndex, mac: MacAddress) -> Result<(), OpError> {
         if mac.is_multicast() || mac.is_zero() {
-            return OpError::refused(format!("{mac} is not a unicast address"));
+            return OpError::parameter("mac", format!("{mac} is not a unicast address"));
         }
-        self.record_mut(index)?.mac = mac;
+        let record = self.record_mut(index)?;
+        if record.sub.is_some() {
+            return OpError::refused("a sub-interface has the address of the interface that it is part of");
+        }
+        let (mode, old) = (record.mode, std::mem::replace(&mut record.mac, mac));
+        if mode.is_bvi() {
+            self.move_bvi(index, mode, old, mac)?;
+        }
+        for child in self.children(index).collect::<Vec<_>>() {
+            self.record_mut(child)?.mac = mac;
+            self.refresh_interface(child);
+        }
         self.refresh_interface(index);
         self.publish();
+        self.announce(index);
         Ok(())
     }
 
-    /// Sends what one interface receives out of another, unchanged.
-    pub fn set_xconnect(&mut self, index: SwIfIndex, peer: SwIfIndex) -> Result<(), OpError> {
-        if index == peer {
-            return OpError::refused("an interface cannot be cross-connected to itself");
-        }
-        if self.record(peer)?.kind == InterfaceKind::Local {
-            return OpError::refused("local0 cannot be cross-connected");
-        }
-        if !self.record(index)?.addresses.is_empty() {
-            return OpError::refused(format!(
-                "{} has IP addresses; remove them first",
-                self.interface_name(index)
-            ));
-        }
-        self.record_mut(index)?.mode = L2Mode::Xconnect(peer);
-        self.apply(index);
-        Ok(())
-    }
-
-    /// Gives an interface back to the L3 protocols.
-    pub fn set_l3(&mut self, index: SwIfIndex) -> Result<(), OpError> {
-        self.record_mut(index)?.mode = L2Mode::L3;
-        self.apply(index);
+    /// Attaches a text to an interface, or takes it away by an empty one.
+    pub fn set_tag(&mut self, index: SwIfIndex, tag: String) -> Result<(), OpError> {
+        self.record_mut(index)?.tag = tag;
         Ok(())
     }
 
     /// Puts an interface without addresses into a table.
     pub fn set_table(&mut self, index: SwIfIndex, table: u32) -> Result<(), OpError> {
         if !self.fibs.contains_key(&table) {
-            return OpError::refused(format!("there is no IPv4 table {table}"));
+            return OpError::parameter("table", format!("there is no IPv4 table {table}"));
         }
-        if !self.record(index)?.addresses.is_empty() {
-            return OpError::refused(format!(
-                "{} has IP addresses; remove them first",
-                self.interface_name(index)
-            ));
-        }
+        self.check_no_addresses(index)?;
         self.record_mut(index)?.table = table;
         self.apply(index);
-        Ok(())
-    }
-
-    /// Gives an interface an address: with it come the routes to the subnet and to itself.
-    pub fn add_address(&mut self, index: SwIfIndex, address: Ipv4Addr, len: u8) -> Result<(), OpError> {
-        let bad = address.is_unspecified()
-            || address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback();
-        if bad || !(1..=32).contains(&len) {
-            return OpError::refused(format!("{address}/{len} is not an address for an interface"));
-        }
-        let record = self.record_mut(index)?;
-        if record.mode != L2Mode::L3 {
-            let name = record.name.clone();
-            return OpError::refused(format!("{name} is in L2 mode; `set interface l3 {name}' first"));
-        }
-        let (table, subnet) = (record.table, Ip4Prefix::clamped(address, len));
-        for (other, interface) in &self.interfaces {
-            let overlaps = |(a, l): &&(Ipv4Addr, u8)| {
-                let taken = Ip4Prefix::clamped(*a, *l);
-                *a == address || *other != index && (taken.covers(subnet) || subnet.covers(taken))
-            };
-            if interface.table == table
-                && let Some((a, l)) = interface.addresses.iter().find(overlaps)
-            {
-                return OpError::refused(format!(
-                    "{address}/{len} is in conflict with {a}/{l} of {}",
-                    interface.name
-                ));
-            }
-        }
-        if len < 32 {
-            self.add_route(table, subnet, RouteSource::Interface, Via::Attached(index))?;
-        }
-        self.add_route(table, Ip4Prefix::host(address), RouteSource::Interface, Via::Local(index))?;
-        self.record_mut(index)?.addresses.push((address, len));
-        self.publish();
-        Ok(())
-    }
-
-    /// Takes an address from an interface, with its routes and the neighbours in its subnet.
-    pub fn delete_address(&mut self, index: SwIfIndex, address: Ipv4Addr, len: u8) -> Result<(), OpError> {
-        let record = self.record_mut(index)?;
-        let table = record.table;
-        let Some(at) = record.addresses.iter().position(|a| *a == (address, len)) else {
-            return OpError::refused(format!("{} has no address {address}/{len}", record.name));
-        };
-        record.addresses.remove(at);
-        let subnet = Ip4Prefix::clamped(address, len);
-        let still = record.addresses.iter().any(|(a, l)| Ip4Prefix::clamped(*a, *l) == subnet);
-        let gone: Vec<Ipv4Addr> =
-            self.neighbours.on(index).map(|(a, _)| a).filter(|a| !still && subnet.contains(*a)).collect();
-        gone.into_iter().for_each(|a| self.forget_neighbour(index, a));
-        self.delete_route(table, Ip4Prefix::host(address), RouteSource::Interface)?;
-        if len < 32 && !still {
-            self.delete_route(table, subnet, RouteSource::Interface)?;
-        }
-        self.publish();
         Ok(())
     }
 
@@ -477,8 +504,18 @@ impl Dataplane {
         worker: u32,
     ) -> Result<(), OpError> {
         self.record_mut(index)?;
-        for id in self.chosen_inputs(index, queue)? {
-            self.engine.place_input(id, WorkerIndex(worker.min(u32::from(u16::MAX)) as u16))?;
+        let chosen = self.chosen_inputs(index, queue)?;
+        let workers = self.engine.workers();
+        let worker = match u16::try_from(worker) {
+            Ok(number) if usize::from(number) < workers => WorkerIndex(number),
+            _ => {
+                let why =
+                    format!("there is no worker {worker}: workers are 0 to {}", workers.saturating_sub(1));
+                return OpError::parameter("worker", why);
+            }
+        };
+        for id in chosen {
+            self.engine.place_input(id, worker)?;
         }
         Ok(())
     }
@@ -490,7 +527,8 @@ impl Dataplane {
             .collect();
         match (queue, list.is_empty()) {
             (Some(queue), true) => {
-                OpError::refused(format!("{} has no receive queue {queue}", self.interface_name(index)))
+                let name = self.interface_name(index);
+                OpError::parameter("queue", format!("{name} has no receive queue {queue}"))
             }
             _ => Ok(list),
         }
@@ -498,6 +536,12 @@ impl Dataplane {
 
     /// Deletes an interface and everything that depends on it.
     pub fn delete_interface(&mut self, index: SwIfIndex) -> Result<(), OpError> {
+        self.record_mut(index)?;
+        for child in self.children(index).collect::<Vec<_>>() {
+            self.delete_interface(child)?;
+        }
+        self.forget_spans(index)?;
+        self.set_l3(index)?;
         let record = self.record_mut(index)?;
         record.admin_up = false;
         let (kind, addresses) = (record.kind, record.addresses.clone());
@@ -525,11 +569,46 @@ impl Dataplane {
             InterfaceKind::Memif => self.memif.delete(index)?,
             InterfaceKind::Pg => drop(self.pg.remove(&index)),
             InterfaceKind::AfXdp => self.xdp.delete(index)?,
-            InterfaceKind::Local | InterfaceKind::Loopback => {}
+            InterfaceKind::Vxlan => self.forget_vxlan(index),
+            InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::Sub => {}
         }
-        self.interfaces.remove(&index);
+        let gone = self.interfaces.remove(&index);
+        if let Some(record) = &gone {
+            self.stats.remove_interface(&self.engine, index, &record.name);
+        }
+        let parent = gone.and_then(|record| record.sub).map(|sub| sub.parent);
         self.apply(index);
+        if let Some(parent) = parent {
+            self.apply(parent);
+        }
         Ok(())
+    }
+}
+
+/// Which parameter of a new memif the driver does not accept.
+fn memif_parameter(error: &MemifError) -> &'static str {
+    match error {
+        MemifError::RingSize(_) => "ring-size",
+        MemifError::BufferSize(_) => "buffer-size",
+        MemifError::Queues { what: "receive", .. } => "rx-queues",
+        MemifError::Queues { .. } => "tx-queues",
+        MemifError::Mac(_) => "hw-addr",
+        MemifError::Mode => "mode",
+        MemifError::NoSocket(_) | MemifError::RoleConflict { .. } => "socket-id",
+        _ => "id",
+    }
+}
+
+/// Which parameter of a new AF_XDP interface is at fault; none where the system is.
+fn xdp_parameter(error: &XdpError) -> Option<&'static str> {
+    match error {
+        XdpError::NoNamespace { .. } => Some("netns"),
+        XdpError::Privilege { .. }
+        | XdpError::KernelLacks { .. }
+        | XdpError::LockedMemory { .. }
+        | XdpError::Program(_)
+        | XdpError::System { .. } => None,
+        _ => Some("host-if"),
     }
 }
 
@@ -537,4 +616,24 @@ impl Dataplane {
 fn random_mac(index: SwIfIndex) -> MacAddress {
     use std::hash::{BuildHasher, RandomState};
     MacAddress::local((RandomState::new().hash_one(index.0) as u32) & 0xff_ffff | index.0 << 24)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_engine::EngineConfig;
+    use wharf_engine::buffer::PoolConfig;
+
+    #[test]
+    fn what_cannot_be_started_leaves_nothing_behind() {
+        let pool = PoolConfig::fixed(256);
+        let config = EngineConfig { pool, ..Default::default() };
+        let mut dataplane = Dataplane::start(&config, &std::env::temp_dir(), |_| {}).unwrap();
+        dataplane.create_pg("pg0", PgMode::Ethernet).unwrap();
+        dataplane.shut_down();
+        assert!(dataplane.interfaces.len() == 1 && dataplane.pg.is_empty());
+        // No worker is left to take the queues.
+        assert!(dataplane.create_pg("pg1", PgMode::Ethernet).is_err());
+        assert!(dataplane.find_interface("pg1").is_none() && dataplane.pg.is_empty());
+    }
 }

@@ -3,6 +3,7 @@
 use crate::cli::Session;
 use crate::dataplane::{Dataplane, EchoReply, OpError};
 use crate::ip4::Via;
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,6 +15,10 @@ use wharf_nodes::wire::icmp4::{Icmp4Header, Icmp4Type};
 use wharf_nodes::wire::ip4::{Ip4Header, IpProtocol};
 use wharf_nodes::wire::{U16, U32};
 use zerocopy::IntoBytes;
+
+/// How long the answer to the last request may take: the interval, but not less and not more than this.
+const LINGER_MIN: Duration = Duration::from_secs(1);
+const LINGER_MAX: Duration = Duration::from_secs(10);
 
 /// A ping that was asked for.
 #[derive(Debug)]
@@ -50,17 +55,20 @@ impl Dataplane {
     ) -> Result<Ping, OpError> {
         let table = source.map_or(0, |s| self.table_of(s));
         let route = self.fibs.get(&table).and_then(|f| f.routes().lookup(to));
-        let Some((_, route)) = route else { return OpError::refused(format!("no route to {to}")) };
+        let Some((_, route)) = route else {
+            return OpError::parameter("ip4", format!("no route to {to}"));
+        };
         let out = match route.best().via {
             Via::NextHop(_, i) | Via::Attached(i) | Via::Local(i) => i,
-            Via::Drop | Via::Punt => return OpError::refused(format!("the route to {to} leads nowhere")),
+            Via::Drop | Via::Punt => {
+                return OpError::parameter("ip4", format!("the route to {to} leads nowhere"));
+            }
         };
         let from = self.record(source.unwrap_or(out))?.addresses.first().map(|(a, _)| *a);
         let Some(from) = from else {
-            return OpError::refused(format!(
-                "{} has no address",
-                self.interface_name(source.unwrap_or(out))
-            ));
+            let parameter = if source.is_some() { "source" } else { "ip4" };
+            let name = self.interface_name(source.unwrap_or(out));
+            return OpError::parameter(parameter, format!("{name} has no address"));
         };
         let id = self.next_ping;
         self.next_ping = self.next_ping.wrapping_add(1).max(1);
@@ -98,14 +106,17 @@ impl Ping {
         [ip.as_bytes(), icmp.as_bytes(), &data].concat()
     }
 
-    /// Sends the requests and waits for the answers; returns what VPP prints.
+    /// Sends the requests and waits for the answers; returns what VPP prints. An answer counts whenever it comes, up to
+    /// a while after the last request.
     pub fn run(self, dataplane: &Arc<Mutex<Dataplane>>, session: &Session<'_>) -> String {
         let mut text = String::new();
-        let (mut sent, mut received) = (0u32, 0u32);
-        while sent < self.repeat && !session.is_closed() {
-            sent += 1;
-            let sequence = sent as u16;
-            let start = clock::nanos();
+        let mut answers = Answers::default();
+        for sequence in 1..=self.repeat {
+            if session.is_closed() {
+                break;
+            }
+            let sequence = sequence as u16;
+            answers.sent(sequence, clock::nanos());
             {
                 let dataplane = lock(dataplane);
                 if let Some(lookup) = dataplane.engine.graph().find("ip4-lookup") {
@@ -113,36 +124,76 @@ impl Ping {
                     let _ = dataplane.engine.inject(WorkerIndex(0), lookup, self.rx, &request, ());
                 }
             }
-            let until = Instant::now() + self.interval;
-            let mut answered = false;
-            loop {
+            let last = answers.sent == self.repeat;
+            let wait = if last { self.interval.clamp(LINGER_MIN, LINGER_MAX) } else { self.interval };
+            let until = Instant::now() + wait;
+            while !(last && answers.waiting.is_empty()) {
                 let left = until.saturating_duration_since(Instant::now());
-                match self.replies.recv_timeout(left) {
-                    Ok(reply) if reply.sequence == sequence && !answered => {
-                        answered = true;
-                        received += 1;
-                        let millis = reply.received.saturating_sub(start) as f64 / 1e6;
-                        let _ = writeln!(
-                            text,
-                            "{} bytes from {}: icmp_seq={} ttl={} time={}",
-                            reply.len,
-                            reply.from,
-                            sequence,
-                            reply.ttl,
-                            format!("{millis:.4} ms").trim_start_matches('0')
-                        );
-                    }
-                    Ok(_) => {}
-                    Err(_) => break,
-                }
-                if answered && sent == self.repeat {
-                    break;
+                let Ok(reply) = self.replies.recv_timeout(left) else { break };
+                if let Some(nanos) = answers.received(&reply) {
+                    let _ = writeln!(
+                        text,
+                        "{} bytes from {}: icmp_seq={} ttl={} time={}",
+                        reply.len,
+                        reply.from,
+                        reply.sequence,
+                        reply.ttl,
+                        format!("{:.4} ms", nanos as f64 / 1e6).trim_start_matches('0')
+                    );
                 }
             }
         }
         lock(dataplane).pings.remove(&self.id);
+        let Answers { sent, received, .. } = answers;
         let loss = 100 * (sent - received) / sent.max(1);
         let _ = write!(text, "\nStatistics: {sent} sent, {received} received, {loss}% packet loss\n");
         text
+    }
+}
+
+/// Which requests wait for their answer.
+#[derive(Debug, Default)]
+struct Answers {
+    sent: u32,
+    received: u32,
+    /// When each was sent, by sequence number.
+    waiting: HashMap<u16, u64>,
+}
+
+impl Answers {
+    fn sent(&mut self, sequence: u16, now: u64) {
+        self.sent += 1;
+        self.waiting.insert(sequence, now);
+    }
+
+    /// The round trip in nanoseconds; `None` for a second answer, or one to a request that was never sent.
+    fn received(&mut self, reply: &EchoReply) -> Option<u64> {
+        let sent = self.waiting.remove(&reply.sequence)?;
+        self.received += 1;
+        Some(reply.received.saturating_sub(sent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_once_and_also_when_it_is_late() {
+        let reply = |sequence, received| EchoReply {
+            from: Ipv4Addr::LOCALHOST,
+            sequence,
+            ttl: 64,
+            len: 84,
+            received,
+        };
+        let mut answers = Answers::default();
+        answers.sent(1, 100);
+        answers.sent(2, 200);
+        assert_eq!(answers.received(&reply(3, 250)), None);
+        assert_eq!(answers.received(&reply(1, 350)), Some(250));
+        assert_eq!(answers.received(&reply(1, 360)), None);
+        assert_eq!(answers.received(&reply(2, 370)), Some(170));
+        assert_eq!((answers.sent, answers.received, answers.waiting.len()), (2, 2, 0));
     }
 }

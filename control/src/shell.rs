@@ -1,9 +1,8 @@
 //! What runs the lines that operators type: the list of commands on the one dataplane.
 
-use crate::cli::{Completion, Executor, Outcome, Output, Registry, RegistryError, Session};
+use crate::cli::{CliError, Completion, Executor, Outcome, Output, Registry, RegistryError, Session};
 use crate::commands::registry;
 use crate::dataplane::Dataplane;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Runs lines, one at a time; what takes long (`ping`) runs without holding the others up.
@@ -24,38 +23,40 @@ impl DaemonShell {
         Ok(DaemonShell { registry: registry()?, dataplane })
     }
 
+    /// Operations validate before they change anything: a dataplane is fit for use after a panic in one.
     fn lock(&self) -> MutexGuard<'_, Dataplane> {
         self.dataplane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a script up to the first failure; the error starts with `name:line: `.
     pub fn run_script(&self, name: &str, script: &str) -> Outcome {
-        let mut out = Output::new();
+        self.run(&Session::detached(), |dataplane, out| {
+            self.registry.run_script(dataplane, name, script, out)
+        })
+    }
+
+    /// Does `work` on the dataplane, and then, without holding it, the jobs that its commands left.
+    fn run(
+        &self,
+        session: &Session<'_>,
+        work: impl FnOnce(&mut Dataplane, &mut Output<'_>) -> Result<(), CliError>,
+    ) -> Outcome {
+        let progress = |line: &str| session.progress(line);
+        let mut out = Output::with_progress(&progress);
         let (result, jobs) = {
             let mut dataplane = self.lock();
-            let result = self.registry.run_script(&mut *dataplane, name, script, &mut out);
+            let result = work(&mut dataplane, &mut out);
             (result, std::mem::take(&mut dataplane.jobs))
         };
         let mut text = out.into_text();
-        jobs.into_iter().for_each(|job| text += &job.run(&self.dataplane, &Session::detached()));
+        jobs.into_iter().for_each(|job| text += &job.run(&self.dataplane, session));
         Outcome { text, error: result.err().map(|error| error.to_string()) }
     }
 }
 
 impl Executor for DaemonShell {
     fn execute(&self, line: &str, session: &Session<'_>) -> Outcome {
-        let progress = |line: &str| session.progress(line);
-        let mut out = Output::with_progress(&progress);
-        let (result, jobs) = {
-            let mut dataplane = self.lock();
-            let result = self.registry.execute(&mut *dataplane, line, &mut out);
-            (result, std::mem::take(&mut dataplane.jobs))
-        };
-        let mut text = out.into_text();
-        for job in jobs {
-            let _ = write!(text, "{}", job.run(&self.dataplane, session));
-        }
-        Outcome { text, error: result.err().map(|error| error.to_string()) }
+        self.run(session, |dataplane, out| self.registry.execute(dataplane, line, out))
     }
 
     fn complete(&self, line: &str, cursor: usize) -> Completion {

@@ -8,6 +8,7 @@
 //! Stanzas and keys that wharf does not have are passed over with a warning, so that a configuration made
 //! for VPP starts; a value that is wrong, or a brace too few, is an error with its line and column.
 
+mod cores;
 mod words;
 
 #[cfg(test)]
@@ -15,7 +16,9 @@ mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
+use wharf_engine::buffer::MAX_DATA_SIZE;
 
+pub use cores::Cores;
 pub use words::{ConfigError, Position, Warning};
 use words::{Reader, Word};
 
@@ -175,11 +178,11 @@ const STATSEG: &[&str] =
 const API_TRACE: &[&str] = &["on", "enable", "off", "disable", "nitems"];
 
 impl StartupConfig {
-    /// Reads a configuration for a machine whose cores are 0 to `cores - 1`.
+    /// Reads a configuration for a process that may use `cores`.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
-    pub fn parse(text: &str, cores: u16) -> Result<(StartupConfig, Vec<Warning>), ConfigError> {
+    pub fn parse(text: &str, cores: &Cores) -> Result<(StartupConfig, Vec<Warning>), ConfigError> {
         let root = words::parse(text)?;
         let mut config = StartupConfig::default();
         let mut top = Reader::new(&root, "the configuration", &[]);
@@ -218,7 +221,7 @@ impl StartupConfig {
     /// As [`StartupConfig::parse`].
     pub fn from_args<S: AsRef<str>>(
         args: impl IntoIterator<Item = S>,
-        cores: u16,
+        cores: &Cores,
     ) -> Result<(StartupConfig, Vec<Warning>), ConfigError> {
         let mut text = String::new();
         for arg in args {
@@ -268,30 +271,35 @@ impl UnixConfig {
 }
 
 impl CpuConfig {
-    fn read(&mut self, mut reader: Reader<'_>, cores: u16) -> Result<Vec<Warning>, ConfigError> {
-        let last = cores.saturating_sub(1);
+    /// The cores that workers can be put on when they are only counted, in order.
+    pub fn free_cores<'a>(&'a self, cores: &'a Cores) -> impl Iterator<Item = u16> + 'a {
+        cores.iter().skip(self.skip_cores.into()).filter(|core| Some(*core) != self.main_core)
+    }
+
+    fn read(&mut self, mut reader: Reader<'_>, cores: &Cores) -> Result<Vec<Warning>, ConfigError> {
+        let count = cores.len();
         let mut list_key = None;
         let mut workers_key = None;
         let mut skip_key = None;
         while let Some(key) = reader.key()? {
             match key.text.as_str() {
-                "main-core" => self.main_core = Some(core(reader.value(key, "a core")?, cores)?),
+                "main-core" => self.main_core = Some(cores.read_one(reader.value(key, "a core")?)?),
                 "corelist-workers" => {
                     let value = reader.value(key, "a list of cores such as 1-3,5")?;
-                    self.corelist_workers = core_list(value, cores)?;
+                    self.corelist_workers = cores.read_list(value)?;
                     list_key = Some((key, value));
                 }
                 "coremask-workers" => {
                     let value = reader.value(key, "a hexadecimal mask of cores")?;
-                    self.corelist_workers = core_mask(value, cores)?;
+                    self.corelist_workers = cores.read_mask(value)?;
                     list_key = Some((key, value));
                 }
                 "workers" => {
-                    self.workers = Some(reader.number(key, 0, cores)?);
+                    self.workers = Some(reader.number(key, 0, count)?);
                     workers_key = Some(key);
                 }
                 "skip-cores" => {
-                    self.skip_cores = reader.number(key, 0, last)?;
+                    self.skip_cores = reader.number(key, 0, count.saturating_sub(1))?;
                     skip_key = Some(key);
                 }
                 "thread-prefix" => self.thread_prefix = Some(reader.text(key, "a prefix")?),
@@ -308,6 +316,14 @@ impl CpuConfig {
         if let (Some((list, _)), Some(workers)) = (list_key, workers_key) {
             let message = format!("`{}' and `workers' exclude each other", list.text);
             return Err(ConfigError::new(workers.at, message));
+        }
+        let left = self.free_cores(cores).count();
+        if let (Some(key), Some(workers)) = (workers_key, self.workers)
+            && usize::from(workers) > left
+        {
+            let message =
+                format!("`workers' asks for {workers} cores, and {left} of {cores} are left for them");
+            return Err(ConfigError::new(key.at, message));
         }
         let Some(main) = self.main_core else {
             return match list_key.map(|(key, _)| key).or(skip_key) {
@@ -326,53 +342,6 @@ impl CpuConfig {
     }
 }
 
-/// A core that this machine has.
-fn core(word: &Word, cores: u16) -> Result<u16, ConfigError> {
-    core_number(word, &word.text, cores)
-}
-
-fn core_number(word: &Word, text: &str, cores: u16) -> Result<u16, ConfigError> {
-    let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !valid {
-        return Err(ConfigError::new(word.at, format!("expected a core, got `{text}'")));
-    }
-    text.parse().ok().filter(|core| *core < cores).ok_or_else(|| {
-        ConfigError::new(
-            word.at,
-            format!("there is no core {text}: this machine has 0 to {}", cores.saturating_sub(1)),
-        )
-    })
-}
-
-fn core_list(word: &Word, cores: u16) -> Result<Vec<u16>, ConfigError> {
-    let mut list = Vec::new();
-    for part in word.text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (core_number(word, first, cores)?, core_number(word, last, cores)?);
-        if first > last {
-            return Err(ConfigError::new(word.at, format!("`{part}' runs backwards")));
-        }
-        for core in first..=last {
-            if list.contains(&core) {
-                return Err(ConfigError::new(word.at, format!("core {core} is in the list twice")));
-            }
-            list.push(core);
-        }
-    }
-    Ok(list)
-}
-
-/// Bit n of the mask is core n; at most 128 cores can be written this way.
-fn core_mask(word: &Word, cores: u16) -> Result<Vec<u16>, ConfigError> {
-    let digits = word.text.trim_start_matches("0x");
-    let valid = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mask = u128::from_str_radix(digits, 16).ok().filter(|mask| valid && *mask != 0).ok_or_else(|| {
-        ConfigError::new(word.at, format!("expected a hexadecimal mask of cores, got `{}'", word.text))
-    })?;
-    let bits = (0..128u16).filter(|bit| mask >> bit & 1 == 1);
-    bits.map(|bit| core_number(word, &bit.to_string(), cores)).collect()
-}
-
 impl BuffersConfig {
     fn read(&mut self, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
         while let Some(key) = reader.key()? {
@@ -386,7 +355,7 @@ impl BuffersConfig {
                         let message = format!("expected `data-size' after `default', got `{}'", what.text);
                         return Err(ConfigError::new(what.at, message));
                     }
-                    self.data_size = Some(reader.number(what, 256, 65536)?);
+                    self.data_size = Some(reader.number(what, 256, MAX_DATA_SIZE as u32)?);
                 }
                 "layout" => {
                     reader.value(key, "`natural' or `packed'")?;

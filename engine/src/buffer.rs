@@ -1,7 +1,7 @@
 //! The buffer pool.
 //!
-//! A buffer is a fixed slot of [`STRIDE`] bytes: a cold header line, [`HEADROOM`] bytes in front of the packet, and
-//! [`DATA_SIZE`] bytes of data. The stride is an odd number of cache lines, so that the headers of a vector of packets
+//! A buffer is a fixed slot: a cold header line, [`HEADROOM`] bytes in front of the packet, and [`DATA_SIZE`] bytes of data, or
+//! more where the operator wants jumbo frames. The stride is an odd number of cache lines, so that the headers of a vector of packets
 //! spread over all sets of the first-level cache.
 
 use crate::mapping::{PageSize, Region};
@@ -9,20 +9,63 @@ use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes from one buffer to the next: 37 cache lines.
-pub const STRIDE: usize = 2368;
+/// Bytes from one buffer to the next, unless the pool is made for longer packets: 37 cache lines.
+const STRIDE: usize = 2368;
+/// A pool's stride at most, so that an offset in a buffer fits 16 bits: an odd number of cache lines.
+const MAX_STRIDE: usize = 1021 * 64;
 /// Bytes of the cold header at the start of a buffer.
 pub const COLD: usize = 64;
 /// Bytes between the cold header and the place where received data starts.
 pub const HEADROOM: usize = 256;
 /// Offset in the buffer where received data starts.
 pub const DATA_START: u16 = (COLD + HEADROOM) as u16;
-/// Bytes of data that a buffer holds behind the headroom.
+/// Bytes of data that every buffer holds behind the headroom; [`Memory::data_size`] says what those of a pool hold.
 pub const DATA_SIZE: usize = STRIDE - COLD - HEADROOM;
 /// No view of a header is longer than this, and no packet starts later than this before the end of its buffer.
 pub const MAX_HEADER: usize = 64;
 
-const _: () = assert!(STRIDE.is_multiple_of(64) && (STRIDE / 64) % 2 == 1);
+const _: () = assert!(STRIDE.is_multiple_of(64) && (STRIDE / 64) % 2 == 1 && MAX_STRIDE <= u16::MAX as usize);
+
+/// Bytes of data that a pool's buffers can be made to hold at most.
+pub const MAX_DATA_SIZE: usize = MAX_STRIDE - COLD - HEADROOM;
+
+/// Where the buffers of a pool lie. A cheap copy, which says nothing of who owns which.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    base: *mut u8,
+    stride: usize,
+}
+
+// SAFETY: an address and a number; whoever uses them needs the right to a buffer.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Address of buffer 0, which is page aligned.
+    #[inline(always)]
+    pub fn base(self) -> *mut u8 {
+        self.base
+    }
+
+    /// Bytes from one buffer to the next, at most 65,535.
+    #[inline(always)]
+    pub fn stride(self) -> usize {
+        self.stride
+    }
+
+    /// Bytes of data that a buffer holds behind the headroom.
+    #[inline(always)]
+    pub fn data_size(self) -> usize {
+        self.stride - COLD - HEADROOM
+    }
+
+    /// Address of byte `offset` of a buffer: inside the pool if the buffer is one of it and the offset is below the stride.
+    #[inline(always)]
+    pub fn at(self, buffer: u32, offset: u16) -> *mut u8 {
+        self.base.wrapping_add(buffer as usize * self.stride + usize::from(offset))
+    }
+}
 
 /// Indices that move between a worker's cache and the pool at a time.
 const BATCH: usize = 256;
@@ -75,18 +118,27 @@ pub struct PoolConfig {
     pub limit: u32,
     /// Pages to use.
     pub pages: PageSize,
+    /// Bytes of data that a buffer holds: rounded up, [`DATA_SIZE`] to [`MAX_DATA_SIZE`].
+    pub data_size: usize,
+}
+
+impl PoolConfig {
+    /// A pool of so many buffers, and no more, on small pages.
+    pub fn fixed(buffers: u32) -> PoolConfig {
+        PoolConfig { buffers, limit: buffers, pages: PageSize::Small, data_size: DATA_SIZE }
+    }
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        PoolConfig { buffers: 8192, limit: 65_536, pages: PageSize::Auto }
+        PoolConfig { buffers: 8192, limit: 65_536, pages: PageSize::Auto, data_size: DATA_SIZE }
     }
 }
 
 /// All packet memory of the process.
 #[derive(Debug)]
 pub struct Pool {
-    base: *mut u8,
+    memory: Memory,
     total: AtomicU32,
     limit: u32,
     pages: PageSize,
@@ -104,7 +156,7 @@ struct Inner {
     free: Vec<u32>,
 }
 
-// SAFETY: `base` is an address in `region`, which lives as long as the pool. The bytes of a buffer are reached only
+// SAFETY: `memory` lies in `region`, which lives as long as the pool. The bytes of a buffer are reached only
 // through the owning `BufferIndex`, of which there is one.
 unsafe impl Send for Pool {}
 // SAFETY: as above; the free list is behind a mutex.
@@ -158,15 +210,17 @@ impl Pool {
     /// Maps a pool.
     pub fn new(config: &PoolConfig) -> Result<Arc<Pool>, PoolError> {
         let limit = config.limit.max(config.buffers).max(BATCH as u32);
-        let bytes = limit as usize * STRIDE;
+        let lines = (config.data_size.clamp(DATA_SIZE, MAX_DATA_SIZE) + COLD + HEADROOM).div_ceil(64);
+        let stride = (lines | 1) * 64;
+        let bytes = limit as usize * stride;
         let map_error = |source| PoolError::Map { mib: bytes >> 20, source };
         let mut region = Region::reserve(bytes).map_err(map_error)?;
         region
-            .commit(config.buffers as usize * STRIDE, config.pages)
-            .map_err(|source| PoolError::Map { mib: (config.buffers as usize * STRIDE) >> 20, source })?;
-        let total = ((region.committed() / STRIDE) as u32).min(limit);
+            .commit(config.buffers as usize * stride, config.pages)
+            .map_err(|source| PoolError::Map { mib: (config.buffers as usize * stride) >> 20, source })?;
+        let total = ((region.committed() / stride) as u32).min(limit);
         let pool = Pool {
-            base: region.base(),
+            memory: Memory { base: region.base(), stride },
             total: AtomicU32::new(total),
             limit,
             pages: config.pages,
@@ -184,10 +238,10 @@ impl Pool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Address of buffer 0; buffer `i` is at `base + i * STRIDE`.
+    /// Where the buffers lie.
     #[inline(always)]
-    pub fn base(&self) -> *mut u8 {
-        self.base
+    pub fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// Buffers mapped now. Grows, never shrinks.
@@ -198,15 +252,16 @@ impl Pool {
     /// Address of a buffer's first byte. The memory is the owner's alone.
     #[inline(always)]
     pub fn address(&self, buffer: &BufferIndex) -> *mut u8 {
-        // SAFETY: an index is always below `total`, so the offset stays inside the region.
-        unsafe { self.base.add(buffer.0 as usize * STRIDE) }
+        self.memory.at(buffer.0, 0)
     }
 
     /// The data of a buffer from `start` on, as bytes. `start` is capped to the buffer's end.
     pub fn bytes_mut<'a>(&'a self, buffer: &'a mut BufferIndex, start: u16) -> &'a mut [u8] {
-        let start = usize::from(start).clamp(COLD, STRIDE);
-        // SAFETY: [start, STRIDE) is inside the buffer, and `&mut BufferIndex` is the only way to it.
-        unsafe { std::slice::from_raw_parts_mut(self.address(buffer).add(start), STRIDE - start) }
+        let stride = self.memory.stride;
+        let start = usize::from(start).clamp(COLD, stride);
+        // SAFETY: [start, stride) is inside the buffer, an index is always below `total`, and `&mut BufferIndex` is the only way
+        // to the buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.address(buffer).add(start), stride - start) }
     }
 
     /// Grows by a chunk when fewer than a quarter of the buffers are free. The main thread calls this regularly:
@@ -217,11 +272,12 @@ impl Pool {
             return false;
         }
         let mut inner = self.inner();
-        let step = (total as usize / 2 * STRIDE).min(inner.region.limit() - inner.region.committed());
+        let stride = self.memory.stride;
+        let step = (total as usize / 2 * stride).min(inner.region.limit() - inner.region.committed());
         if step == 0 || inner.region.commit(step, self.pages).is_err() {
             return false;
         }
-        let grown = ((inner.region.committed() / STRIDE) as u32).min(self.limit);
+        let grown = ((inner.region.committed() / stride) as u32).min(self.limit);
         inner.free.extend((total..grown).rev());
         self.free_hint.store(inner.free.len() as u32, Ordering::Relaxed);
         self.total.store(grown, Ordering::Release);
@@ -548,7 +604,7 @@ mod tests {
     use super::*;
 
     fn pool(buffers: u32, limit: u32) -> Arc<Pool> {
-        Pool::new(&PoolConfig { buffers, limit, pages: PageSize::Small }).unwrap()
+        Pool::new(&PoolConfig { limit, ..PoolConfig::fixed(buffers) }).unwrap()
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Counters: one plain row per worker, summed by whoever reads. A worker adds with a load and a store; nothing is
-//! locked, and no line is written by two threads.
+//! locked, and no line is written by two threads. The rows lie in a [`Segment`], where others can read them too.
 
 use crate::WorkerIndex;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::stats::{Row, Segment, Stats, Table};
+use crossbeam_utils::CachePadded;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-const CHUNK: usize = 1024;
-
-/// Entries that a [`Combined`] can hold.
-pub const MAX_COUNTERS: usize = CHUNK * CHUNK;
+/// Entries that a [`Combined`] can hold unless it is made for less.
+pub const MAX_COUNTERS: usize = 1 << 20;
+/// Interfaces that are counted.
+pub const MAX_INTERFACES: usize = 4096;
 
 /// Adds to a counter that only the calling thread writes.
 #[inline(always)]
@@ -25,34 +28,79 @@ pub struct Count {
     pub bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Pair {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-type Row = Box<[OnceLock<Box<[Pair]>>]>;
-
-/// A growing table of packet and byte counters.
+/// A growing table of packet counters, with bytes or without.
 #[derive(Debug)]
 pub struct Combined {
+    /// `None` for no workers.
+    table: Option<Table>,
+    /// Per worker, and main's at the end.
     rows: Box<[Row]>,
+    /// Packets of all entries, row by row, whatever was cleared.
+    totals: Box<[CachePadded<AtomicU64>]>,
+    /// Numbers in an entry.
+    width: usize,
+    /// Entries that may be counted.
+    len: AtomicUsize,
+    capacity: usize,
     zero: std::sync::Mutex<Vec<Count>>,
 }
 
 impl Combined {
-    /// A table for `workers` workers; no entry yet.
+    /// A table for main and `workers` workers, in memory of its own; no entry yet. Main counts as the worker behind the last.
+    ///
+    /// # Panics
+    /// Without memory.
     pub fn new(workers: usize) -> Combined {
-        let row = || (0..CHUNK).map(|_| OnceLock::new()).collect();
-        Combined { rows: (0..workers).map(|_| row()).collect(), zero: std::sync::Mutex::new(Vec::new()) }
+        let made = || {
+            let segment = Segment::new((workers + 1) * (MAX_COUNTERS * 16 + 256) + 4096)?;
+            Combined::within(&segment, workers, MAX_COUNTERS, 2)
+        };
+        match workers {
+            0 => Combined::over(None, 0, 0, 2),
+            _ => made().unwrap_or_else(|error| panic!("no memory for counters: {error}")),
+        }
     }
 
-    /// Makes entry `index` (and its neighbours) countable. The control plane calls it before a worker can.
+    /// A table in a segment: of packets and bytes for a `width` of 2, of packets for 1.
+    pub fn within(
+        segment: &Arc<Segment>,
+        workers: usize,
+        capacity: usize,
+        width: usize,
+    ) -> io::Result<Combined> {
+        Ok(Combined::over(Some(Table::new(segment, workers, capacity, width)?), workers, capacity, width))
+    }
+
+    fn over(table: Option<Table>, workers: usize, capacity: usize, width: usize) -> Combined {
+        let rows: Box<[Row]> =
+            table.iter().flat_map(|table| (1..=workers).chain([0]).map(|thread| table.row(thread))).collect();
+        Combined {
+            totals: rows.iter().map(|_| CachePadded::default()).collect(),
+            rows,
+            table,
+            width,
+            len: AtomicUsize::new(0),
+            capacity,
+            zero: std::sync::Mutex::new(Vec::new()),
+        }
+    }
+
+    /// A second table in the same rows, whose [`Combined::total`] is its own. An entry is counted in one of the two.
+    pub fn beside(&self) -> Combined {
+        let workers = self.rows.len().saturating_sub(1);
+        Combined::over(self.table.clone(), workers, self.capacity, self.width)
+    }
+
+    /// The rows, to be shown to others.
+    pub fn table(&self) -> Option<&Table> {
+        self.table.as_ref()
+    }
+
+    /// Makes entry `index` countable. The control plane calls it before a worker can.
     pub fn ensure(&self, index: u32) {
-        for row in &self.rows {
-            if let Some(chunk) = row.get(index as usize / CHUNK) {
-                chunk.get_or_init(|| (0..CHUNK).map(|_| Pair::default()).collect());
-            }
+        let len = index as usize + 1;
+        if len <= self.capacity && self.table.as_ref().is_some_and(|table| table.grow(len)) {
+            self.len.fetch_max(len, Ordering::Relaxed);
         }
     }
 
@@ -60,31 +108,46 @@ impl Combined {
     #[inline(always)]
     pub fn add(&self, worker: WorkerIndex, index: u32, packets: u64, bytes: u64) {
         let index = index as usize;
-        if let Some(chunk) = self.rows.get(worker.index()).and_then(|row| row.get(index / CHUNK))
-            && let Some(pairs) = chunk.get()
+        if index < self.len.load(Ordering::Relaxed)
+            && let Some(row) = self.rows.get(worker.index())
         {
-            let pair = &pairs[index % CHUNK];
-            add(&pair.packets, packets);
-            add(&pair.bytes, bytes);
+            let at = index * self.width;
+            if let Some(counter) = row.get(at) {
+                add(counter, packets);
+            }
+            if self.width == 2
+                && let Some(counter) = row.get(at + 1)
+            {
+                add(counter, bytes);
+            }
+            if let Some(total) = self.totals.get(worker.index()) {
+                add(total, packets);
+            }
         }
     }
 
     fn raw(&self, index: u32) -> Count {
-        let mut sum = Count::default();
-        for row in &self.rows {
-            if let Some(pairs) = row.get(index as usize / CHUNK).and_then(OnceLock::get) {
-                let pair = &pairs[index as usize % CHUNK];
-                sum.packets = sum.packets.wrapping_add(pair.packets.load(Ordering::Relaxed));
-                sum.bytes = sum.bytes.wrapping_add(pair.bytes.load(Ordering::Relaxed));
-            }
-        }
-        sum
+        let at = index as usize * self.width;
+        let sum = |at: usize| {
+            let numbers = self.rows.iter().filter_map(|row| row.get(at)).map(|n| n.load(Ordering::Relaxed));
+            numbers.fold(0, u64::wrapping_add)
+        };
+        Count { packets: sum(at), bytes: if self.width == 2 { sum(at + 1) } else { 0 } }
     }
 
     /// Packets of all entries since the start, whatever was cleared.
     pub fn total(&self) -> u64 {
-        let chunks = self.rows.iter().flat_map(|row| row.iter().filter_map(OnceLock::get));
-        chunks.flat_map(|pairs| pairs.iter()).map(|pair| pair.packets.load(Ordering::Relaxed)).sum()
+        self.totals.iter().map(|total| total.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    /// Starts an entry anew, for a new owner. No worker may be counting on it.
+    pub fn reset(&self, index: u32) {
+        let at = index as usize * self.width;
+        let numbers = self.rows.iter().flat_map(|row| row.get(at..at + self.width).unwrap_or_default());
+        numbers.for_each(|number| number.store(0, Ordering::Relaxed));
+        if let Some(zero) = self.zero().get_mut(index as usize) {
+            *zero = Count::default();
+        }
     }
 
     fn zero(&self) -> std::sync::MutexGuard<'_, Vec<Count>> {
@@ -152,6 +215,10 @@ pub struct InterfaceCounters {
     pub rx: Combined,
     /// `tx`: handed to the device.
     pub tx: Combined,
+    /// `rx` of an interface without a device (a sub-interface, a tunnel, a BVI): counted by the node that finds it.
+    pub virtual_rx: Combined,
+    /// `tx` of an interface without a device.
+    pub virtual_tx: Combined,
     /// `drops`: packets received here that the graph dropped.
     pub drops: Combined,
     /// `punt`: packets received here that went to the host.
@@ -169,23 +236,33 @@ pub struct InterfaceCounters {
 }
 
 impl InterfaceCounters {
-    /// Counters for `workers` workers.
-    pub fn new(workers: usize) -> InterfaceCounters {
-        let new = || Combined::new(workers);
-        InterfaceCounters {
-            rx: new(),
-            tx: new(),
-            drops: new(),
-            punt: new(),
-            ip4: new(),
-            rx_no_buf: new(),
-            rx_miss: new(),
-            rx_error: new(),
-            tx_error: new(),
+    /// Counters for `workers` workers, shown as `/if/NAME`.
+    pub fn new(stats: &Stats, workers: usize) -> io::Result<InterfaceCounters> {
+        let new = |width| Combined::within(stats.segment(), workers, MAX_INTERFACES, width);
+        let (rx, tx) = (new(2)?, new(2)?);
+        let counters = InterfaceCounters {
+            virtual_rx: rx.beside(),
+            virtual_tx: tx.beside(),
+            rx,
+            tx,
+            drops: new(1)?,
+            punt: new(1)?,
+            ip4: new(1)?,
+            rx_no_buf: new(1)?,
+            rx_miss: new(1)?,
+            rx_error: new(1)?,
+            tx_error: new(1)?,
+        };
+        for (name, counter) in counters.all() {
+            if let Some(table) = counter.table() {
+                stats.table(&format!("/if/{name}"), table).ok_or(io::ErrorKind::OutOfMemory)?;
+            }
         }
+        Ok(counters)
     }
 
-    /// All of them, with the names of `show interface` and the stats segment.
+    /// All of them, with the names of `show interface` and the stats segment. Those of interfaces without a device are in the rows of
+    /// the others.
     pub fn all(&self) -> [(&'static str, &Combined); 9] {
         [
             ("rx", &self.rx),
@@ -200,9 +277,23 @@ impl InterfaceCounters {
         ]
     }
 
+    /// Counts packets that a device lost, as main learns of them.
+    pub fn missed(&self, sw_if_index: u32, packets: u64) {
+        let main = WorkerIndex(self.rx_miss.rows.len() as u16 - 1);
+        self.rx_miss.add(main, sw_if_index, packets, 0);
+    }
+
     /// See [`Combined::ensure`].
     pub fn ensure(&self, sw_if_index: u32) {
-        self.all().iter().for_each(|(_, counter)| counter.ensure(sw_if_index));
+        let all = self.all().map(|(_, counter)| counter);
+        all.iter()
+            .chain(&[&self.virtual_rx, &self.virtual_tx])
+            .for_each(|counter| counter.ensure(sw_if_index));
+    }
+
+    /// See [`Combined::reset`].
+    pub fn reset(&self, sw_if_index: u32) {
+        self.all().iter().for_each(|(_, counter)| counter.reset(sw_if_index));
     }
 
     /// See [`Combined::clear`].
@@ -216,11 +307,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn main_counts_what_devices_lost() {
+        let counters = InterfaceCounters::new(&Stats::new(8 << 20).unwrap(), 1).unwrap();
+        counters.ensure(3);
+        counters.virtual_rx.add(WorkerIndex(0), 3, 4, 400);
+        assert_eq!((counters.rx.get(3).bytes, counters.rx.total(), counters.virtual_rx.total()), (400, 0, 4));
+        counters.missed(3, 5);
+        counters.rx_miss.add(WorkerIndex(0), 3, 2, 0);
+        assert_eq!(counters.rx_miss.get(3).packets, 7);
+    }
+
+    #[test]
     fn sums_over_workers_and_clears_for_the_reader() {
         let counters = Combined::new(2);
         counters.add(WorkerIndex(0), 5, 1, 1);
         assert_eq!(counters.get(5), Count::default(), "not ensured");
-        counters.ensure(5);
+        counters.ensure(6);
         let mut tally = Tally::default();
         for index in [5, 5, 6, 5] {
             tally.count(&counters, WorkerIndex(1), index, 100);
@@ -233,5 +335,11 @@ mod tests {
         counters.add(WorkerIndex(0), 5, 2, 20);
         assert_eq!(counters.get(5), Count { packets: 2, bytes: 20 });
         counters.add(WorkerIndex(9), u32::MAX, 1, 1);
+        counters.reset(5);
+        assert_eq!(
+            (counters.get(5), counters.total()),
+            (Count::default(), 7),
+            "what was counted stays counted"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What a driver gives to the engine: receive queues and transmit queues, each run by one worker at a time.
 
-use crate::buffer::{BufferCache, BufferIndex, DATA_START, Lent, Owner, STRIDE};
+use crate::buffer::{BufferCache, BufferIndex, DATA_START, Lent, Memory, Owner};
 use crate::frame::{FRAME_SIZE, Frame, Packet, flags};
 use crate::node::WorkerState;
 use crate::{NodeIndex, SwIfIndex};
@@ -117,7 +117,7 @@ impl RxBurst<'_> {
     #[inline(always)]
     pub fn push(&mut self, buffer: BufferIndex, start: u16, len: u16, packet_flags: u16) {
         self.bytes += u64::from(len);
-        let mut packet = Packet::new(buffer, start, len, self.interface);
+        let mut packet = Packet::new(self.cache.pool().memory(), buffer, start, len, self.interface);
         packet.flags = packet_flags & !flags::TRACED;
         if let Err(packet) = self.frame.push(packet) {
             debug_assert!(false, "more packets than room()");
@@ -129,12 +129,12 @@ impl RxBurst<'_> {
     #[inline(always)]
     pub fn fresh(&mut self, want: usize) -> FreshBuffers<'_> {
         let count = self.cache.stock(want.min(self.frame.room()));
-        let base = self.cache.pool().base();
+        let memory = self.cache.pool().memory();
         FreshBuffers {
             free: self.cache.lend(count),
             at: self.frame.len(),
             frame: self.frame,
-            base,
+            memory,
             interface: self.interface,
             used: 0,
             bytes: &mut self.bytes,
@@ -176,7 +176,7 @@ pub struct FreshBuffers<'a> {
     frame: &'a mut Frame,
     /// Length of the frame before.
     at: usize,
-    base: *mut u8,
+    memory: Memory,
     interface: SwIfIndex,
     used: usize,
     bytes: &'a mut u64,
@@ -192,18 +192,24 @@ impl fmt::Debug for FreshBuffers<'_> {
 }
 
 impl FreshBuffers<'_> {
+    /// Bytes that each of them holds.
+    #[inline(always)]
+    pub fn data_size(&self) -> usize {
+        self.memory.data_size()
+    }
+
     /// Buffers that are left.
     #[inline(always)]
     pub fn left(&self) -> usize {
         self.free.len() - self.used
     }
 
-    /// Where the data of the `k`-th next buffer goes: [`crate::buffer::DATA_SIZE`] bytes, 64-byte aligned. `None` when
+    /// Where the data of the `k`-th next buffer goes: [`Memory::data_size`] bytes, 64-byte aligned. `None` when
     /// there are fewer.
     #[inline(always)]
     pub fn slot(&self, k: usize) -> Option<*mut u8> {
         let index = self.free.get(self.used + k)?;
-        Some(self.base.wrapping_add(index as usize * STRIDE + usize::from(DATA_START)))
+        Some(self.memory.at(index, DATA_START))
     }
 
     /// Fills the next `n` buffers, or as many as are left: `fill` gets the number of a packet and where it goes, as
@@ -211,13 +217,13 @@ impl FreshBuffers<'_> {
     #[inline(always)]
     pub fn fill(&mut self, n: usize, mut fill: impl FnMut(usize, *mut u8) -> u16) -> (usize, u64) {
         let n = n.min(self.left());
-        let (free, base, interface) = (self.free.rest(self.used), self.base, self.interface);
+        let (free, memory, interface) = (self.free.rest(self.used), self.memory, self.interface);
         // SAFETY: `RxBurst::fresh` lends no more than the frame has room for behind `at`.
         let packets = unsafe { self.frame.as_mut_ptr().add(self.at + self.used) };
         let mut bytes = 0;
         for (k, &index) in free.iter().rev().take(n).enumerate() {
-            let to = base.wrapping_add(index as usize * STRIDE + usize::from(DATA_START));
-            let packet = Packet::new(BufferIndex(index), DATA_START, fill(k, to), interface);
+            let to = memory.at(index, DATA_START);
+            let packet = Packet::new(memory, BufferIndex(index), DATA_START, fill(k, to), interface);
             bytes += u64::from(packet.len);
             // SAFETY: k < n <= left.
             unsafe { packets.add(k).write(packet) };
@@ -231,7 +237,7 @@ impl FreshBuffers<'_> {
     #[inline(always)]
     pub fn commit(&mut self, len: u16) {
         if let Some(index) = self.free.get(self.used) {
-            let packet = Packet::new(BufferIndex(index), DATA_START, len, self.interface);
+            let packet = Packet::new(self.memory, BufferIndex(index), DATA_START, len, self.interface);
             *self.bytes += u64::from(packet.len);
             // SAFETY: `RxBurst::fresh` lends no more than the frame has room for behind `at`.
             unsafe { self.frame.as_mut_ptr().add(self.at + self.used).write(packet) };
@@ -284,13 +290,13 @@ impl TxBurst<'_> {
     /// queue's, written; [`crate::buffer::HEADROOM`] and the cold header lie before it.
     #[inline(always)]
     pub fn address(&self, packet: &Packet) -> *mut u8 {
-        packet.address(self.base())
+        packet.address(self.memory())
     }
 
-    /// Base address of the pool.
+    /// Where the buffers lie.
     #[inline(always)]
-    pub fn base(&self) -> *mut u8 {
-        self.cache.pool().base()
+    pub fn memory(&self) -> Memory {
+        self.cache.pool().memory()
     }
 
     /// Takes the buffer of a packet that is being sent over; only for a queue that keeps buffers, once per sent packet.
@@ -323,7 +329,7 @@ impl TxBurst<'_> {
     /// when there is no such buffer.
     pub fn copy_to_reachable(&mut self, packet: &Packet, reachable: impl Fn(u32) -> bool) -> Option<Packet> {
         let buffer = self.cache.alloc_where(reachable)?;
-        let copy = Packet::new(buffer, packet.start, packet.len, packet.rx);
+        let copy = Packet::new(self.memory(), buffer, packet.start, packet.len, packet.rx);
         // SAFETY: both ranges lie in their buffers (invariant of `Packet`), which are different.
         unsafe {
             std::ptr::copy_nonoverlapping(self.address(packet), self.address(&copy), usize::from(packet.len));
@@ -344,6 +350,8 @@ pub enum TxPath {
     Worker(u16),
     /// What is sent comes back as received: a loopback.
     Loop,
+    /// A node takes the place of a device: a sub-interface, a tunnel. It is handed the interface as metadata.
+    Node(NodeIndex),
 }
 
 /// What the engine knows of an interface.

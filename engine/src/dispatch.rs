@@ -2,10 +2,13 @@
 
 use crate::NodeIndex;
 use crate::arc::ArcTables;
+use crate::buffer::Memory;
 use crate::frame::{FRAME_SIZE, Frame, Packet, PacketRef, flags};
 use crate::node::{Cx, Disposition, ErrorCounters, Held, HeldPacket, NextNodes, Node, WorkerState};
 use crate::rcu::Cell;
+use crate::stats::Row;
 use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
+use crate::worker::Copying;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -59,13 +62,15 @@ impl CpuLevel {
 
 /// What a dispatch needs besides node and frame.
 pub(crate) struct Env<'a> {
-    pub(crate) base: *mut u8,
+    pub(crate) memory: Memory,
     pub(crate) state: &'a WorkerState,
     pub(crate) level: CpuLevel,
     pub(crate) trace: &'a TraceBuffer,
     pub(crate) codes: &'a mut Codes,
     /// Keys of the packets that were answered with `Hold`, in their order.
     pub(crate) hold_keys: &'a mut Vec<u32>,
+    /// Makes copies of packets for a node that replicates.
+    pub(crate) copier: &'a dyn Copying,
 }
 
 /// A node without its types.
@@ -93,7 +98,7 @@ pub(crate) struct Runner<N: Node> {
     cell: Arc<Cell<N::Tables>>,
     staged: *const N::Tables,
     tables: *const N::Tables,
-    errors: Arc<[AtomicU64]>,
+    errors: Row,
     held: Vec<HeldPacket>,
 }
 
@@ -106,7 +111,7 @@ impl<N: Node> Runner<N> {
         index: NodeIndex,
         edges: Arc<[NodeIndex]>,
         cell: Arc<Cell<N::Tables>>,
-        errors: Arc<[AtomicU64]>,
+        errors: Row,
     ) -> Self {
         Runner {
             node,
@@ -123,7 +128,7 @@ impl<N: Node> Runner<N> {
     #[inline(always)]
     fn cx<'a>(tables: *const N::Tables, errors: &'a [AtomicU64], held: usize, env: &Env<'a>) -> Cx<'a, N> {
         // SAFETY: a worker settles before it dispatches, and the generation that it settled on outlives the turn.
-        Cx { tables: unsafe { &*tables }, state: env.state, errors, held }
+        Cx { tables: unsafe { &*tables }, state: env.state, errors, held, copier: env.copier }
     }
 }
 
@@ -164,15 +169,15 @@ const AHEAD: usize = 8;
 /// # Safety
 /// `i < frame.len()`.
 #[inline(always)]
-unsafe fn view<'a>(packets: *mut Packet, i: usize, base: *mut u8) -> PacketRef<'a> {
+unsafe fn view<'a>(packets: *mut Packet, i: usize, memory: Memory) -> PacketRef<'a> {
     // SAFETY: the caller's promise; distinct `i` give disjoint packets.
-    PacketRef { packet: unsafe { &mut *packets.add(i) }, base }
+    PacketRef { packet: unsafe { &mut *packets.add(i) }, memory }
 }
 
 #[inline(always)]
 fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
     let cx = Runner::<N>::cx(runner.tables, &runner.errors, runner.held.len(), env);
-    let (node, index, base) = (&mut runner.node, runner.index, env.base);
+    let (node, index, memory) = (&mut runner.node, runner.index, env.memory);
     let arcs = cx.arcs();
     let n = frame.len();
     let packets = frame.as_mut_ptr();
@@ -182,7 +187,7 @@ fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
     // All calls of `view` below: the index is below n, and one view ends before the next begins.
     for k in 0..n.min(AHEAD) {
         // SAFETY: see above.
-        node.prefetch(&cx, &unsafe { view(packets, k, base) });
+        node.prefetch(&cx, &unsafe { view(packets, k, memory) });
     }
     // One packet after the other, each disposition resolved where it is made: the compiler then needs neither the
     // enum nor a second branch. Four at a time, which the processor overlaps no better than it does by itself, cost a
@@ -190,10 +195,10 @@ fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
     while i < n {
         if i + AHEAD < n {
             // SAFETY: see above.
-            node.prefetch(&cx, &unsafe { view(packets, i + AHEAD, base) });
+            node.prefetch(&cx, &unsafe { view(packets, i + AHEAD, memory) });
         }
         // SAFETY: see above.
-        let mut a = unsafe { view(packets, i, base) };
+        let mut a = unsafe { view(packets, i, memory) };
         let meta = a.packet.take_meta();
         let disposition = node.process(&cx, &mut a, meta);
         let code = resolve(disposition, a.packet, arcs, index, keys);
@@ -238,14 +243,14 @@ fn run_level<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fra
 
 #[cold]
 fn run_traced<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
-    let base = env.base;
+    let memory = env.memory;
     let traced = |p: &Packet| p.flags & flags::TRACED != 0;
     let before: Vec<(usize, Snapshot)> = (frame
         .packets()
         .iter()
         .enumerate()
         .filter(|(_, p)| traced(p))
-        .map(|(i, p)| (i, Snapshot::of(p, base))))
+        .map(|(i, p)| (i, Snapshot::of(p, memory))))
     .collect();
     let same = run_level(runner, env, frame);
     for (i, before) in before {
@@ -257,13 +262,13 @@ fn run_traced<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
             c => Outcome::Next(runner.edges[usize::from(c - code::FIRST_EDGE)]),
         };
         env.trace.push(Record {
-            number: number(packet, base),
+            number: number(packet, memory),
             time: env.state.now,
             node: runner.index,
             device: None,
             rx: packet.rx,
             before,
-            after: Snapshot::of(packet, base),
+            after: Snapshot::of(packet, memory),
             outcome,
         });
     }
@@ -281,7 +286,7 @@ impl<N: Node> Erased for Runner<N> {
 
     fn tick(&mut self, env: &mut Env<'_>, released: &mut Vec<(u16, Packet)>) {
         let cx = Runner::<N>::cx(self.tables, &self.errors, self.held.len(), env);
-        let mut held = Held { packets: &mut self.held, released: Vec::new(), base: env.base };
+        let mut held = Held { packets: &mut self.held, released: Vec::new(), memory: env.memory };
         self.node.tick(&cx, &mut held);
         let Held { released: list, .. } = held;
         for (disposition, mut kept) in list {

@@ -5,6 +5,7 @@ mod trace;
 
 use crate::arc::ArcTables;
 use crate::buffer::{BufferCache, Pool, PoolConfig, PoolError};
+use crate::capture::Capture;
 use crate::counter::InterfaceCounters;
 use crate::device::{DeviceInput, DeviceOutput, Interface, Interfaces, RxMode, TxPath};
 use crate::dispatch::CpuLevel;
@@ -13,6 +14,7 @@ use crate::graph::{Built, Graph, GraphBuilder, GraphError, TableSet};
 use crate::node::{NextIndex, WorkerState};
 use crate::rcu::{Domain, Publisher, Reader};
 use crate::ring::{Consumer, Producer, ring};
+use crate::stats::{NodeStats, Stats};
 use crate::trace::TraceBuffer;
 use crate::worker::{Command, DeviceNode, Handoff, InputSlot, OutputSlot, Worker, WorkerParts, WorkerShared};
 use crate::{NodeIndex, SwIfIndex, WorkerIndex, clock};
@@ -28,6 +30,10 @@ use std::time::Duration;
 const HANDOFF_RING: usize = 256;
 /// How long main waits for a worker to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of the stats segment that a thread's rows can take: most of it for counters of adjacencies.
+const STATS_PER_THREAD: usize = 24 << 20;
+/// Bytes of the stats segment for names and the like.
+const STATS_SHARED: usize = 8 << 20;
 /// A worker that makes no turn for this long is reported.
 const STALL_NANOS: u64 = 100_000_000;
 
@@ -64,6 +70,9 @@ pub enum EngineError {
     /// No memory for buffers.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// No memory for counters.
+    #[error("the stats segment: {0}")]
+    Stats(#[source] std::io::Error),
     /// A thread or descriptor could not be made.
     #[error("cannot start worker {worker}: {source}")]
     Start {
@@ -132,7 +141,7 @@ pub struct InputRecord {
 /// Packets in and out, for the invariant `in = out + dropped + punted + held`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// Received by devices, or injected by main.
+    /// Received by devices, injected by main, or made by nodes as copies.
     pub received: u64,
     /// Handed to devices.
     pub sent: u64,
@@ -177,10 +186,15 @@ pub struct Engine {
     arcs: Publisher<ArcTables>,
     features: BTreeMap<(usize, SwIfIndex), Vec<u32>>,
     counters: Arc<InterfaceCounters>,
+    capture: Arc<Capture>,
+    stats: Stats,
+    counts: NodeStats,
     workers: Vec<WorkerHandle>,
     inputs: Vec<InputRecord>,
     outputs: Vec<Output>,
     loops: Vec<SwIfIndex>,
+    /// Interfaces with a node for a device.
+    virtuals: BTreeMap<SwIfIndex, NodeIndex>,
     next_input: u64,
     injected: AtomicU64,
     stalls: u64,
@@ -223,10 +237,13 @@ impl Engine {
         let count = config.workers.len();
         let domain = Domain::new(count);
         let pool = Pool::new(&config.pool)?;
-        let Built { graph, tables, runners } = builder.build(&domain, count)?;
+        let stats = Stats::new((count + 1) * STATS_PER_THREAD + STATS_SHARED).map_err(EngineError::Stats)?;
+        let mut counts = NodeStats::new(&stats, count).map_err(EngineError::Stats)?;
+        let Built { graph, tables, runners } = builder.build(&domain, count, (&stats, &mut counts))?;
         let graph = Arc::new(graph);
-        let counters = Arc::new(InterfaceCounters::new(count));
+        let counters = Arc::new(InterfaceCounters::new(&stats, count).map_err(EngineError::Stats)?);
         counters.ensure(0);
+        let capture = Arc::<Capture>::default();
         let interfaces = Publisher::new(&domain, Interfaces::default());
         let starts = graph.arcs.iter().map(|_| Vec::new()).collect();
         let arcs = Publisher::new(&domain, ArcTables { starts, chains: vec![0] });
@@ -280,6 +297,7 @@ impl Engine {
                 peers: shared.clone(),
                 level,
                 trace: Arc::clone(&trace),
+                capture: Arc::clone(&capture),
             });
             workers.push(worker.map_err(|e| EngineError::Start { worker: i, source: e.into() })?);
             handles.push(WorkerHandle {
@@ -301,10 +319,14 @@ impl Engine {
             arcs,
             features: BTreeMap::new(),
             counters,
+            capture,
+            stats,
+            counts,
             workers: handles,
             inputs: Vec::new(),
             outputs: Vec::new(),
             loops: Vec::new(),
+            virtuals: BTreeMap::new(),
             next_input: 0,
             injected: AtomicU64::new(0),
             stalls: 0,
@@ -334,9 +356,19 @@ impl Engine {
         self.tables.ensure(&self.domain)
     }
 
+    /// The segment in which counters live.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
     /// Counters of the interfaces.
     pub fn counters(&self) -> &Arc<InterfaceCounters> {
         &self.counters
+    }
+
+    /// Captures packets.
+    pub fn capture(&self) -> &Capture {
+        &self.capture
     }
 
     /// How many workers there are.
@@ -400,6 +432,9 @@ impl Engine {
         if interface.as_ref().is_some_and(|i| i.loopback) {
             self.loops.push(index);
         }
+        if interface.is_none() {
+            self.virtuals.remove(&index);
+        }
         let tx = self.tx_paths(index);
         self.interfaces.update(|current| {
             let mut next = current.clone();
@@ -412,9 +447,19 @@ impl Engine {
         });
     }
 
+    /// Puts a node in the place of an interface's device: it is handed what the interface sends, with the interface as
+    /// metadata. It stays until the interface is deleted.
+    pub fn set_output_node(&mut self, index: SwIfIndex, node: NodeIndex) {
+        self.virtuals.insert(index, node);
+        self.publish_tx_paths(index);
+    }
+
     fn tx_paths(&self, index: SwIfIndex) -> Vec<TxPath> {
         let owners: Vec<u16> =
             self.outputs.iter().filter(|o| o.interface == index).map(|o| o.worker.0).collect();
+        if let Some(node) = self.virtuals.get(&index) {
+            return vec![TxPath::Node(*node); self.workers.len()];
+        }
         (0..self.workers.len() as u16)
             .map(|worker| match owners.get(usize::from(worker) % owners.len().max(1)) {
                 _ if self.loops.contains(&index) => TxPath::Loop,
@@ -522,8 +567,11 @@ impl Engine {
         device: Box<dyn DeviceOutput>,
     ) -> Result<(), EngineError> {
         let name = self.interfaces.read(|i| i.get(interface).map(|i| Arc::clone(&i.name)));
-        let name = Arc::from(format!("{}-tx", name.unwrap_or_default()));
-        let node = Arc::new(DeviceNode { name, counters: Default::default(), no_slots: AtomicU64::new(0) });
+        let name: Arc<str> = Arc::from(format!("{}-tx", name.unwrap_or_default()));
+        let full = || EngineError::Stats(std::io::ErrorKind::OutOfMemory.into());
+        let number = self.counts.node(&self.stats, &name).ok_or_else(full)?;
+        let counters = self.counts.counters(number, worker.index()).ok_or_else(full)?;
+        let node = Arc::new(DeviceNode { name, counters, no_slots: AtomicU64::new(0) });
         self.command(worker, Command::AddOutput(interface, OutputSlot::new(device, Arc::clone(&node))))?;
         self.outputs.push(Output { interface, worker, node });
         self.publish_tx_paths(interface);
@@ -542,6 +590,7 @@ impl Engine {
         let mut devices = Vec::new();
         for output in gone {
             devices.extend(self.ask(output.worker, |reply| Command::RemoveOutput(interface, reply))?);
+            self.counts.free(&self.stats, &output.node.name);
         }
         Ok(devices)
     }
@@ -572,7 +621,7 @@ impl Engine {
         let room = self.pool.bytes_mut(&mut buffer, start);
         let len = bytes.len().min(room.len());
         room[..len].copy_from_slice(&bytes[..len]);
-        let mut packet = Packet::new(buffer, start, len as u16, rx);
+        let mut packet = Packet::new(self.pool.memory(), buffer, start, len as u16, rx);
         packet.flags = flags::LOCALLY_ORIGINATED;
         packet.meta = NextIndex::new(node, meta).meta;
         let mut frame = Frame::boxed();
@@ -597,7 +646,7 @@ impl Engine {
             self.workers.iter().map(|w| f(&w.shared).load(Ordering::Relaxed)).sum()
         };
         Balance {
-            received: self.counters.rx.total() + self.injected.load(Ordering::Relaxed),
+            received: self.counters.rx.total() + self.injected.load(Ordering::Relaxed) + sum(|s| &s.copies),
             sent: self.counters.tx.total(),
             dropped: vectors(NodeIndex::DROP) + sum(|s| &s.tx_drops),
             punted: vectors(NodeIndex::PUNT),
@@ -618,7 +667,7 @@ impl Engine {
             let loops = worker.shared.loops.load(Ordering::Relaxed);
             if loops != worker.watched.0 || worker.shared.is_sleeping() {
                 worker.watched = (loops, now);
-            } else if now - worker.watched.1 > STALL_NANOS {
+            } else if now.saturating_sub(worker.watched.1) > STALL_NANOS {
                 // Once per stall: the next report is due when it has moved and stopped again, or a minute later.
                 worker.watched.1 = now + 60_000_000_000;
                 self.stalls += 1;

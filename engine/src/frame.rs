@@ -1,7 +1,7 @@
 //! Frames and the packets in them.
 
 use crate::SwIfIndex;
-use crate::buffer::{BufferIndex, COLD, DATA_SIZE, DATA_START, MAX_HEADER, STRIDE};
+use crate::buffer::{BufferIndex, COLD, DATA_START, MAX_HEADER, Memory};
 use std::mem::{MaybeUninit, size_of};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -23,11 +23,13 @@ pub mod flags {
     pub const L4_CSUM_PARTIAL: u16 = 2;
     /// The packet was made here rather than received.
     pub const LOCALLY_ORIGINATED: u16 = 4;
+    /// The packet is a copy for somebody who watches: it is not copied again.
+    pub const MIRRORED: u16 = 8;
 }
 
 /// A packet as it lies in a frame: 32 bytes that travel with it from node to node.
 ///
-/// Invariant: `COLD <= start <= STRIDE - MAX_HEADER` and `start + len <= STRIDE`.
+/// Invariant: `COLD <= start <= stride - MAX_HEADER` and `start + len <= stride`, of the pool that the buffer is of.
 #[derive(Debug)]
 #[repr(C, align(32))]
 pub struct Packet {
@@ -43,11 +45,12 @@ pub struct Packet {
 const _: () = assert!(size_of::<Packet>() == 32);
 
 impl Packet {
-    /// A packet of `len` bytes at offset `start` of `buffer`; both are cut to what the buffer holds.
+    /// A packet of `len` bytes at offset `start` of `buffer`, which is of the pool in `memory`; both are cut to what it holds.
     #[inline(always)]
-    pub fn new(buffer: BufferIndex, start: u16, len: u16, rx: SwIfIndex) -> Packet {
-        let start = start.clamp(COLD as u16, (STRIDE - MAX_HEADER) as u16);
-        let len = len.min(STRIDE as u16 - start);
+    pub fn new(memory: Memory, buffer: BufferIndex, start: u16, len: u16, rx: SwIfIndex) -> Packet {
+        let stride = memory.stride() as u16;
+        let start = start.clamp(COLD as u16, stride - MAX_HEADER as u16);
+        let len = len.min(stride - start);
         Packet { buffer, start, len, rx, flags: 0, feature: 0, meta: [0; META_SIZE] }
     }
 
@@ -80,10 +83,10 @@ impl Packet {
         self.buffer.0
     }
 
-    /// Address of the packet's first byte in the pool that starts at `base`: only for its owner to use.
+    /// Address of the packet's first byte in the memory of its pool: only for its owner to use.
     #[inline(always)]
-    pub fn address(&self, base: *mut u8) -> *mut u8 {
-        base.wrapping_add(self.buffer.0 as usize * STRIDE + usize::from(self.start))
+    pub fn address(&self, memory: Memory) -> *mut u8 {
+        memory.at(self.buffer.0, self.start)
     }
 
     /// Takes the packet apart.
@@ -235,14 +238,13 @@ impl Frame {
 #[derive(Debug)]
 pub struct PacketRef<'a> {
     pub(crate) packet: &'a mut Packet,
-    pub(crate) base: *mut u8,
+    pub(crate) memory: Memory,
 }
 
 impl PacketRef<'_> {
     #[inline(always)]
     fn at(&self) -> *mut u8 {
-        // SAFETY: the index is below the pool's total and `start` inside the buffer (invariant of `Packet`).
-        unsafe { self.base.add(self.packet.buffer.0 as usize * STRIDE + self.packet.start as usize) }
+        self.packet.address(self.memory)
     }
 
     /// The header at the packet's start. In bounds whatever the packet says: a packet shorter than `T` yields stale
@@ -297,7 +299,7 @@ impl PacketRef<'_> {
     #[inline(always)]
     pub fn advance(&mut self, n: u16) {
         let n = n.min(self.packet.len);
-        self.packet.start = (self.packet.start + n).min((STRIDE - MAX_HEADER) as u16);
+        self.packet.start = (self.packet.start + n).min((self.memory.stride() - MAX_HEADER) as u16);
         self.packet.len -= n;
     }
 
@@ -318,7 +320,7 @@ impl PacketRef<'_> {
     /// Makes the packet `len` bytes long, at most what its buffer holds. New bytes are stale.
     #[inline(always)]
     pub fn set_len(&mut self, len: u16) {
-        self.packet.len = len.min(STRIDE as u16 - self.packet.start);
+        self.packet.len = len.min(self.memory.stride() as u16 - self.packet.start);
     }
 
     /// Cuts the packet to `len` bytes if it is longer.
@@ -332,13 +334,25 @@ impl PacketRef<'_> {
     #[inline(always)]
     pub fn reset(&mut self, len: u16) {
         self.packet.start = DATA_START;
-        self.packet.len = len.min(DATA_SIZE as u16);
+        self.packet.len = len.min(self.memory.data_size() as u16);
     }
 
     /// Interface that received it.
     #[inline(always)]
     pub fn rx(&self) -> SwIfIndex {
         self.packet.rx
+    }
+
+    /// Says that it was received by another interface, which lies in the one of before: a sub-interface, a tunnel, a BVI.
+    #[inline(always)]
+    pub fn set_rx(&mut self, interface: SwIfIndex) {
+        self.packet.rx = interface;
+    }
+
+    /// The metadata that [`crate::Node::process`] will be given: for [`crate::Node::prefetch`], which runs before.
+    #[inline(always)]
+    pub fn meta<M: Meta>(&self) -> M {
+        self.packet.take_meta()
     }
 
     /// See [`flags`].
@@ -375,10 +389,10 @@ pub(crate) struct Cold {
 const _: () = assert!(size_of::<Cold>() == COLD);
 
 /// Trace number of a packet that has [`flags::TRACED`].
-pub(crate) fn trace_slot(base: *mut u8, packet: &Packet) -> *mut u32 {
+pub(crate) fn trace_slot(memory: Memory, packet: &Packet) -> *mut u32 {
     // SAFETY: the cold header is at the start of the packet's buffer, which the packet owns; it is 64-byte aligned
     // since the base and the stride are.
-    unsafe { &raw mut (*base.add(packet.buffer.0 as usize * STRIDE).cast::<Cold>()).trace }
+    unsafe { &raw mut (*memory.at(packet.buffer.0, 0).cast::<Cold>()).trace }
 }
 
 #[cfg(test)]
@@ -388,20 +402,26 @@ mod tests {
 
     #[test]
     fn views_stay_in_the_buffer_whatever_is_asked() {
-        let pool = Pool::new(&PoolConfig { buffers: 256, limit: 256, pages: Default::default() }).unwrap();
-        let buffer = pool.alloc_one().unwrap();
-        let mut packet = Packet::new(buffer, u16::MAX, u16::MAX, SwIfIndex(1));
-        let mut p = PacketRef { packet: &mut packet, base: pool.base() };
-        for step in [0u16, 1, 13, 14, 200, 2000, 4000, u16::MAX] {
-            p.advance(step);
-            p.header_mut::<[u8; 64]>()[63] = 1;
-            assert!(p.packet.start as usize + p.packet.len as usize <= STRIDE);
-            p.retreat(step);
-            p.set_len(u16::MAX);
-            assert!(p.packet.start as usize >= COLD && p.data().len() + p.packet.start as usize <= STRIDE);
-            p.reset(step);
-            assert_eq!(p.len(), step.min(2048));
+        for data_size in [0, 2048, 9216, usize::MAX] {
+            let pool = Pool::new(&PoolConfig { data_size, ..PoolConfig::fixed(256) }).unwrap();
+            let (memory, stride) = (pool.memory(), pool.memory().stride());
+            assert!(memory.data_size() >= data_size.clamp(2048, 65_000) && (stride / 64) % 2 == 1);
+            let buffer = pool.alloc_one().unwrap();
+            let mut packet = Packet::new(memory, buffer, u16::MAX, u16::MAX, SwIfIndex(1));
+            let mut p = PacketRef { packet: &mut packet, memory };
+            for step in [0u16, 1, 13, 14, 200, 2000, 4000, u16::MAX] {
+                p.advance(step);
+                p.header_mut::<[u8; 64]>()[63] = 1;
+                assert!(p.packet.start as usize + p.packet.len as usize <= stride);
+                p.retreat(step);
+                p.set_len(u16::MAX);
+                assert!(
+                    p.packet.start as usize >= COLD && p.data().len() + p.packet.start as usize <= stride
+                );
+                p.reset(step);
+                assert_eq!(usize::from(p.len()), usize::from(step).min(memory.data_size()));
+            }
+            pool.free_one(packet.into_buffer());
         }
-        pool.free_one(packet.into_buffer());
     }
 }

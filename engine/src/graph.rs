@@ -4,6 +4,7 @@ use crate::arc::{ArcStart, FeatureArc, FeatureOrder, order};
 use crate::dispatch::{Erased, Runner};
 use crate::node::{ErrorCounters, NextNodes, Node, NodeCounters, Target};
 use crate::rcu::{Domain, Publisher};
+use crate::stats::{NodeStats, Row, Stats};
 use crate::trace::TraceView;
 use crate::{DeviceOutput, NodeIndex, Punt, WorkerIndex};
 use std::any::{Any, TypeId};
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Why a graph cannot be built. Each names the culprit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +93,7 @@ type Make = Box<dyn FnMut(&Seed<'_>, Wiring, &TableSet) -> Box<dyn Erased>>;
 struct Wiring {
     index: NodeIndex,
     edges: Arc<[NodeIndex]>,
-    errors: Arc<[AtomicU64]>,
+    errors: Row,
 }
 
 struct Entry {
@@ -212,7 +213,12 @@ impl GraphBuilder {
     }
 
     /// Checks the list and makes an instance per worker.
-    pub(crate) fn build(self, domain: &Arc<Domain>, workers: usize) -> Result<Built, GraphError> {
+    pub(crate) fn build(
+        self,
+        domain: &Arc<Domain>,
+        workers: usize,
+        (stats, counts): (&Stats, &mut NodeStats),
+    ) -> Result<Built, GraphError> {
         let terminals = [
             (crate::worker::DROP_NODE, TypeId::of::<()>(), &[][..]),
             (Punt::TARGET_NAME, TypeId::of::<()>(), &[][..]),
@@ -233,13 +239,14 @@ impl GraphBuilder {
         let arcs = self.build_arcs(&index)?;
         let arc_numbers: HashMap<_, _> = arcs.iter().enumerate().map(|(i, a)| (a.name, i as u16)).collect();
 
-        let counters = |n: usize| (0..workers).map(|_| zeroes(n)).collect::<Vec<_>>();
         let mut nodes: Vec<NodeInfo> = terminals
             .iter()
             .map(|(name, _, errors)| {
-                NodeInfo::new(name, errors, Arc::new([]), counters(errors.len()), workers, placeholder)
+                let numbers = node_counters(stats, counts, name, workers)?;
+                let rows = counts.errors(stats, name, errors);
+                Ok(NodeInfo::new(name, errors, Arc::new([]), rows, numbers, placeholder))
             })
-            .collect();
+            .collect::<Result<_, GraphError>>()?;
         let mut tables = TableSet::default();
         let mut runners: Vec<Vec<Box<dyn Erased>>> = (0..workers).map(|_| Vec::new()).collect();
         for mut entry in self.entries {
@@ -250,22 +257,23 @@ impl GraphBuilder {
                     None => Err(GraphError::UnknownNext { node: entry.name, next }),
                 })
                 .collect::<Result<Arc<[_]>, _>>()?;
-            let errors = counters(entry.errors.len());
+            let errors = counts.errors(stats, entry.name, entry.errors);
+            let numbers = node_counters(stats, counts, entry.name, workers)?;
             (entry.tables)(&mut tables, domain);
             for (worker, list) in runners.iter_mut().enumerate() {
                 let seed = Seed { worker: WorkerIndex(worker as u16), arcs: &arc_numbers };
                 let wiring = Wiring {
                     index: NodeIndex(own),
                     edges: Arc::clone(&edges),
-                    errors: Arc::clone(&errors[worker]),
+                    errors: errors[worker].clone(),
                 };
                 list.push((entry.make)(&seed, wiring, &tables));
             }
-            nodes.push(NodeInfo::new(entry.name, entry.errors, edges, errors, workers, entry.trace));
+            nodes.push(NodeInfo::new(entry.name, entry.errors, edges, errors, numbers, entry.trace));
         }
         let inputs = (self.inputs.iter())
-            .map(|name| InputInfo { name, counters: (0..workers).map(|_| Arc::default()).collect() })
-            .collect();
+            .map(|name| Ok(InputInfo { name, counters: node_counters(stats, counts, name, workers)? }))
+            .collect::<Result<_, GraphError>>()?;
         Ok(Built { graph: Graph { nodes, inputs, arcs }, tables, runners })
     }
 
@@ -303,8 +311,16 @@ impl GraphBuilder {
     }
 }
 
-fn zeroes(n: usize) -> Arc<[AtomicU64]> {
-    (0..n).map(|_| AtomicU64::new(0)).collect()
+/// Room for a node's numbers, on each worker.
+fn node_counters(
+    stats: &Stats,
+    counts: &mut NodeStats,
+    name: &str,
+    workers: usize,
+) -> Result<Vec<Arc<NodeCounters>>, GraphError> {
+    let node = counts.node(stats, name).ok_or(GraphError::TooMany(usize::MAX))?;
+    let numbers = (0..workers).map(|worker| counts.counters(node, worker).map(Arc::new));
+    numbers.collect::<Option<_>>().ok_or(GraphError::TooMany(node))
 }
 
 /// A graph and its instances.
@@ -321,7 +337,7 @@ pub struct NodeInfo {
     /// Names of its counters.
     pub errors: &'static [&'static str],
     pub(crate) edges: Arc<[NodeIndex]>,
-    pub(crate) error_counters: Vec<Arc<[AtomicU64]>>,
+    pub(crate) error_counters: Vec<Row>,
     pub(crate) counters: Vec<Arc<NodeCounters>>,
     pub(crate) trace: TraceFn,
 }
@@ -337,11 +353,10 @@ impl NodeInfo {
         name: &'static str,
         errors: &'static [&'static str],
         edges: Arc<[NodeIndex]>,
-        error_counters: Vec<Arc<[AtomicU64]>>,
-        workers: usize,
+        error_counters: Vec<Row>,
+        counters: Vec<Arc<NodeCounters>>,
         trace: TraceFn,
     ) -> NodeInfo {
-        let counters = (0..workers).map(|_| Arc::default()).collect();
         NodeInfo { name, errors, edges, error_counters, counters, trace }
     }
 

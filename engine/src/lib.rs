@@ -6,7 +6,9 @@
 //! Start reading at [`node`], then [`dispatch`], [`worker`], [`engine`].
 
 pub mod arc;
+pub mod bihash;
 pub mod buffer;
+pub mod capture;
 pub mod clock;
 pub mod counter;
 pub mod device;
@@ -19,6 +21,7 @@ pub mod mtrie;
 pub mod node;
 pub mod rcu;
 pub mod ring;
+pub mod stats;
 mod sync;
 pub mod testing;
 pub mod trace;

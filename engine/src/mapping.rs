@@ -7,8 +7,10 @@ use std::ffi::c_void;
 use std::os::fd::OwnedFd;
 use std::{io, ptr};
 
-/// Chunks and the base are aligned to this: the size of a huge page on x86-64 and arm64.
+/// The base is aligned to this, and so are chunks of huge pages: their size on x86-64 and arm64.
 pub const HUGE_PAGE: usize = 2 << 20;
+/// Chunks of small pages are a multiple of this: no processor's are larger.
+const SMALL_UNIT: usize = 64 << 10;
 
 /// Which pages to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -85,15 +87,19 @@ impl Region {
         (self.huge_chunks, self.chunks.len())
     }
 
-    /// Maps a further `len` bytes (rounded up to [`HUGE_PAGE`]), zeroed and resident, sealed against resizing.
+    /// Maps a further `len` bytes, zeroed and resident, sealed against resizing: rounded up to [`HUGE_PAGE`], or to 64 KiB
+    /// where small pages are asked for. All further chunks must then be such too.
     ///
-    /// Errors: `OutOfMemory` when the limit is reached, or what the kernel says.
+    /// Errors: `OutOfMemory` when the limit is reached, `InvalidInput` after a small chunk, or what the kernel says.
     pub fn commit(&mut self, len: usize, pages: PageSize) -> io::Result<()> {
-        let len = len.next_multiple_of(HUGE_PAGE);
+        let len = len.next_multiple_of(if pages == PageSize::Small { SMALL_UNIT } else { HUGE_PAGE });
         if self.committed + len > self.limit {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         if pages != PageSize::Small {
+            if !self.committed.is_multiple_of(HUGE_PAGE) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
             match self.commit_chunk(len, true) {
                 Ok(()) => return Ok(()),
                 Err(e) if pages == PageSize::Huge => return Err(e),
@@ -148,11 +154,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_chunks_are_as_large_as_need_be() {
+        let mut region = Region::reserve(HUGE_PAGE).unwrap();
+        region.commit(1, PageSize::Small).unwrap();
+        region.commit(SMALL_UNIT, PageSize::Small).unwrap();
+        assert_eq!((region.committed(), region.chunks()), (2 * SMALL_UNIT, (0, 2)));
+        // SAFETY: both chunks are committed.
+        unsafe { region.base().add(2 * SMALL_UNIT - 1).write(7) };
+        assert!(region.commit(1, PageSize::Huge).is_err());
+        assert_eq!(region.committed(), 2 * SMALL_UNIT);
+    }
+
+    #[test]
     fn grows_in_place_and_stops_at_the_limit() {
         let mut region = Region::reserve(2 * HUGE_PAGE).unwrap();
         let base = region.base();
         assert_eq!(base.addr() % HUGE_PAGE, 0);
-        region.commit(1, PageSize::Small).unwrap();
+        region.commit(HUGE_PAGE - 1, PageSize::Auto).unwrap();
         // SAFETY: the first chunk is committed.
         unsafe { base.write(7) };
         region.commit(HUGE_PAGE, PageSize::Auto).unwrap();

@@ -1,9 +1,12 @@
 //! What a node is. The engine owns the loop; a node says what happens to one packet.
 
 use crate::arc::ArcTables;
+use crate::buffer::Memory;
 use crate::counter::InterfaceCounters;
 use crate::frame::{META_SIZE, Meta, Packet, PacketRef};
+use crate::stats::Counter;
 use crate::trace::TraceView;
+use crate::worker::Copying;
 use crate::{NodeIndex, SwIfIndex, WorkerIndex};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -214,6 +217,7 @@ pub struct Cx<'a, N: Node> {
     pub(crate) state: &'a WorkerState,
     pub(crate) errors: &'a [AtomicU64],
     pub(crate) held: usize,
+    pub(crate) copier: &'a dyn Copying,
 }
 
 impl<'a, N: Node> Cx<'a, N> {
@@ -279,7 +283,7 @@ pub(crate) struct HeldPacket {
 pub struct Held<'a, N: Node> {
     pub(crate) packets: &'a mut Vec<HeldPacket>,
     pub(crate) released: Vec<(Disposition<N>, HeldPacket)>,
-    pub(crate) base: *mut u8,
+    pub(crate) memory: Memory,
 }
 
 impl<N: Node> Held<'_, N> {
@@ -297,7 +301,7 @@ impl<N: Node> Held<'_, N> {
         let mut kept = Vec::with_capacity(self.packets.len());
         for mut held in self.packets.drain(..) {
             let meta = held.packet.take_meta();
-            let mut view = PacketRef { packet: &mut held.packet, base: self.base };
+            let mut view = PacketRef { packet: &mut held.packet, memory: self.memory };
             match decide(held.key, held.since, &mut view, meta) {
                 Some(disposition) => self.released.push((disposition, held)),
                 None => kept.push(held),
@@ -308,16 +312,16 @@ impl<N: Node> Held<'_, N> {
 }
 
 /// The numbers that every node keeps, on one worker. Written by the worker, read by anyone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NodeCounters {
     /// Frames (for an input: polls).
-    pub calls: AtomicU64,
+    pub calls: Counter,
     /// Packets.
-    pub vectors: AtomicU64,
+    pub vectors: Counter,
     /// Ticks of the time stamp counter spent.
-    pub clocks: AtomicU64,
+    pub clocks: Counter,
     /// Interrupts taken, for an input.
-    pub suspends: AtomicU64,
+    pub suspends: Counter,
 }
 
 impl NodeCounters {

@@ -77,6 +77,16 @@ fn starting_at<T: Send>(size: usize, index: usize) -> (Producer<T>, Consumer<T>)
 }
 
 impl<T: Send> Producer<T> {
+    /// Whether more than half of the ring waits for the consumer. It can only have become less since.
+    #[inline]
+    pub fn is_half_full(&mut self) -> bool {
+        let half = self.shared.slots.len() / 2;
+        if self.tail.wrapping_sub(self.head_seen) > half {
+            self.head_seen = self.shared.head.load(Ordering::Acquire);
+        }
+        self.tail.wrapping_sub(self.head_seen) > half
+    }
+
     /// Puts `value` in, or gives it back when the ring is full.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), T> {
@@ -134,6 +144,7 @@ mod tests {
             }
             assert_eq!(tx.push(99), Err(99));
             for i in 0..4 {
+                assert_eq!(tx.is_half_full(), i < 2);
                 assert_eq!(rx.pop(), Some(round * 4 + i));
             }
             assert_eq!(rx.pop(), None);

@@ -1,7 +1,7 @@
 //! A graph without threads, for tests and fuzzing of nodes: packets go in at an interface or a node, turns are made,
 //! packets come out at interfaces. When it is dropped, it checks that no packet and no buffer was lost.
 
-use crate::buffer::{DATA_SIZE, Pool};
+use crate::buffer::{DATA_SIZE, Pool, PoolConfig};
 use crate::device::{DeviceInput, DeviceOutput, RxBurst, RxMode, TxBurst};
 use crate::engine::{Engine, EngineConfig, InterfaceSetup};
 use crate::frame::{Meta, Packet};
@@ -93,9 +93,18 @@ impl Harness {
     }
 
     /// Several workers, turned one after the other.
-    pub fn with_workers(mut builder: GraphBuilder, workers: usize) -> Result<Harness, EngineError> {
+    pub fn with_workers(builder: GraphBuilder, workers: usize) -> Result<Harness, EngineError> {
+        Harness::with_buffers(builder, workers, 1700)
+    }
+
+    /// Several workers and a pool of this many buffers, most of what a harness costs to make.
+    pub fn with_buffers(
+        mut builder: GraphBuilder,
+        workers: usize,
+        buffers: u32,
+    ) -> Result<Harness, EngineError> {
         builder.input(TEST_INPUT);
-        let pool = crate::buffer::PoolConfig { buffers: 1700, limit: 1700, ..Default::default() };
+        let pool = PoolConfig::fixed(buffers);
         let config = EngineConfig { workers: vec![None; workers], pool, ..Default::default() };
         let (engine, workers) = Engine::manual(&config, builder)?;
         Ok(Harness { engine, workers, fed: BTreeMap::new(), sent: BTreeMap::new(), names: BTreeMap::new() })
@@ -143,6 +152,11 @@ impl Harness {
         let node = self.engine.graph().find(node).unwrap_or(crate::NodeIndex::DROP);
         let injected = self.engine.inject(WorkerIndex(0), node, SwIfIndex(rx), bytes, meta);
         assert!(injected.is_ok(), "{injected:?}");
+    }
+
+    /// One turn of one worker; the others are held up meanwhile.
+    pub fn turn_worker(&mut self, worker: usize) -> bool {
+        self.workers.get_mut(worker).is_some_and(Worker::turn)
     }
 
     /// One turn of each worker; returns whether any had work.

@@ -4,6 +4,7 @@
 //! bytes and metadata before and after; a node only says how to print them, and that happens on the thread
 //! that asks.
 
+use crate::buffer::Memory;
 use crate::frame::{META_SIZE, Meta, Packet, flags, read_meta, trace_slot};
 use crate::node::WorkerState;
 use crate::{NodeIndex, SwIfIndex};
@@ -28,13 +29,12 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn of(packet: &Packet, base: *mut u8) -> Snapshot {
+    pub(crate) fn of(packet: &Packet, memory: Memory) -> Snapshot {
         let len = usize::from(packet.len).min(TRACE_BYTES);
         let mut bytes = [0; TRACE_BYTES];
         // SAFETY: the packet owns its buffer, and `start + len` is inside it (invariant of `Packet`).
         unsafe {
-            let at = base.add(packet.buffer.0 as usize * crate::buffer::STRIDE + usize::from(packet.start));
-            std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), len);
+            std::ptr::copy_nonoverlapping(packet.address(memory), bytes.as_mut_ptr(), len);
         }
         Snapshot { bytes, len: packet.len, meta: packet.meta, flags: packet.flags }
     }
@@ -117,7 +117,7 @@ impl TraceBuffer {
         input: usize,
         device: &Arc<str>,
         packets: &mut [Packet],
-        base: *mut u8,
+        memory: Memory,
         state: &WorkerState,
         next: NodeIndex,
     ) -> bool {
@@ -131,8 +131,8 @@ impl TraceBuffer {
             records.packets += 1;
             packet.flags |= flags::TRACED;
             // SAFETY: the packet owns its buffer, so nobody else reads or writes its cold header.
-            unsafe { trace_slot(base, packet).write(number) };
-            let snapshot = Snapshot::of(packet, base);
+            unsafe { trace_slot(memory, packet).write(number) };
+            let snapshot = Snapshot::of(packet, memory);
             records.push(Record {
                 number,
                 time: state.now,
@@ -167,9 +167,9 @@ impl Records {
 }
 
 /// The number of a traced packet.
-pub(crate) fn number(packet: &Packet, base: *mut u8) -> u32 {
+pub(crate) fn number(packet: &Packet, memory: Memory) -> u32 {
     // SAFETY: the packet owns its buffer; the number was written when it was marked.
-    unsafe { trace_slot(base, packet).read() }
+    unsafe { trace_slot(memory, packet).read() }
 }
 
 /// What the control plane knows and a trace needs for printing.

@@ -4,16 +4,21 @@
 //! until nothing is pending, flush the transmit queues. A worker with nothing to do arms its queues and sleeps.
 
 mod commands;
+mod copies;
 mod handoff;
 mod shared;
 mod sleep;
 mod terminals;
 
+use copies::Copier;
+pub(crate) use copies::Copying;
+pub use copies::MAX_COPIES;
 pub(crate) use shared::{Command, Handoff, InputSlot, OutputSlot};
 pub use shared::{DeviceNode, WorkerShared};
 
 use crate::arc::ArcTables;
 use crate::buffer::BufferCache;
+use crate::capture::{Capture, points};
 use crate::clock::{self, TickClock};
 use crate::counter::{Tally, add};
 use crate::device::{Interface, Interfaces, RxBurst, RxMode, TxBurst};
@@ -87,9 +92,12 @@ pub struct Worker {
     peers: Vec<Arc<WorkerShared>>,
     level: CpuLevel,
     trace: Arc<TraceBuffer>,
+    capture: Arc<Capture>,
     codes: Box<Codes>,
     hold_keys: Vec<u32>,
     released: Vec<(u16, Packet)>,
+    /// Copies that a node made, until they are enqueued.
+    copies: Vec<(u16, Packet)>,
     drops: Tally,
     punts: Tally,
     epoll: OwnedFd,
@@ -125,6 +133,7 @@ pub(crate) struct WorkerParts {
     pub(crate) peers: Vec<Arc<WorkerShared>>,
     pub(crate) level: CpuLevel,
     pub(crate) trace: Arc<TraceBuffer>,
+    pub(crate) capture: Arc<Capture>,
 }
 
 impl Worker {
@@ -159,9 +168,11 @@ impl Worker {
             peers: parts.peers,
             level: parts.level,
             trace: parts.trace,
+            capture: parts.capture,
             codes: Box::new([0; FRAME_SIZE]),
             hold_keys: Vec::new(),
             released: Vec::new(),
+            copies: Vec::new(),
             drops: Tally::default(),
             punts: Tally::default(),
             epoll,
@@ -381,15 +392,21 @@ impl Worker {
 
     #[inline(always)]
     fn run_node(&mut self, node: NodeIndex, mut frame: Box<Frame>) {
+        let memory = self.cache.pool().memory();
+        let copier = Copier::new(&mut self.cache, &mut self.copies);
         let mut env = Env {
-            base: self.cache.pool().base(),
+            memory,
             state: &self.state,
             level: self.level,
             trace: &self.trace,
             codes: &mut self.codes,
             hold_keys: &mut self.hold_keys,
+            copier: &copier,
         };
         let same = self.runners[node.index() - TERMINALS].run(&mut env, &mut frame);
+        if !self.copies.is_empty() {
+            self.enqueue_copies(node);
+        }
         let code = self.codes[0];
         if same && code != code::HOLD {
             let target = self.target(node, code);
@@ -449,13 +466,16 @@ impl Worker {
         self.next_tick = self.state.now + TICK.as_nanos() as u64;
         let mut holding = 0;
         for i in 0..self.runners.len() {
+            let memory = self.cache.pool().memory();
+            let copier = Copier::new(&mut self.cache, &mut self.copies);
             let mut env = Env {
-                base: self.cache.pool().base(),
+                memory,
                 state: &self.state,
                 level: self.level,
                 trace: &self.trace,
                 codes: &mut self.codes,
                 hold_keys: &mut self.hold_keys,
+                copier: &copier,
             };
             let mut released = std::mem::take(&mut self.released);
             self.runners[i].tick(&mut env, &mut released);
@@ -466,6 +486,9 @@ impl Worker {
                 self.enqueue_packet(target, packet);
             }
             self.released = released;
+            if !self.copies.is_empty() {
+                self.enqueue_copies(node);
+            }
         }
         self.holding = holding;
         self.shared().held.store(holding as u64, Ordering::Relaxed);
@@ -505,6 +528,9 @@ impl Worker {
     /// Where a received frame goes: the `device-input` arc, the interface's own input node, or the drop.
     #[inline(always)]
     fn receive(&mut self, input: usize, mut frame: Box<Frame>) {
+        if self.capture.wants(points::RX) {
+            self.capture.take(points::RX, frame.packets(), self.cache.pool().memory(), None);
+        }
         let slot = &self.inputs[input];
         let target = match self.interfaces().get(slot.interface) {
             Some(Interface { up: true, input: Some(node), .. }) => *node,
@@ -527,9 +553,9 @@ impl Worker {
             target
         };
         if self.trace.wanted(slot.kind) != 0 {
-            let base = self.cache.pool().base();
+            let memory = self.cache.pool().memory();
             frame.traced =
-                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), base, &self.state, target);
+                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), memory, &self.state, target);
         }
         self.enqueue_frame(target, frame);
     }

@@ -239,6 +239,23 @@ fn packets_change_worker_on_their_way_out() {
     }
 }
 
+/// One packet a turn, and far more turns than a handoff ring has places.
+#[test]
+fn a_worker_that_is_held_up_loses_nothing_at_a_low_rate() {
+    let mut h = Harness::with_workers(list(), 2).unwrap();
+    h.interface(1, "test1", "start");
+    h.interface(2, "test2", "start");
+    let packets: Vec<Vec<u8>> = (0..1000u32).map(|i| [&[2, 0][..], &i.to_be_bytes()].concat()).collect();
+    for packet in &packets {
+        h.receive(1, packet);
+        h.turn_worker(1);
+    }
+    assert!(h.sent(2).is_empty());
+    h.run();
+    assert_eq!(h.sent(2), packets);
+    assert_eq!(h.error("device-output", "handoff congestion"), 0);
+}
+
 #[test]
 fn what_a_full_queue_refuses_is_counted() {
     let mut h = Harness::new(list()).unwrap();

@@ -9,8 +9,9 @@ use wharf_engine::testing::{Harness, TEST_INPUT};
 use wharf_engine::wake::Waker;
 use wharf_engine::{GraphBuilder, SwIfIndex};
 use wharf_nodes::arp::{ArpInterface, ArpTables};
-use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::wire::checksum;
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
@@ -19,6 +20,8 @@ use wharf_nodes::wire::ip4::Ip4Prefix;
 const INTERFACES: u32 = 4;
 /// Most frames of an input.
 const MAX_FRAMES: usize = 64;
+/// Enough for these, and for what nodes make of them; a larger pool takes longer to make than an input to run.
+const BUFFERS: u32 = 256;
 /// Bytes of an IPv4 header without options, and where its checksum is.
 const IP4_HEADER: usize = 20;
 const IP4_CHECKSUM: usize = 10;
@@ -68,13 +71,23 @@ fn configure(harness: &mut Harness) {
     let own = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1)];
     let subnet = own.map(|address| Ip4Prefix::clamped(address, 24));
 
-    let mut interfaces = InterfaceTables { list: vec![InterfaceEntry::default()] };
+    let mut interfaces =
+        InterfaceTables { list: vec![InterfaceEntry::default()], ..InterfaceTables::default() };
+    let mut l2 = L2Tables { ports: vec![L2Port::default()], ..L2Tables::default() };
     let mut arp = ArpTables { interfaces: vec![ArpInterface::default()] };
     let mut ip4 = vec![Ip4Interface::default()];
     for index in 1..=INTERFACES {
         harness.interface(index, &format!("test{index}"), "ethernet-input");
         let l3 = own.iter().zip(subnet).nth(index as usize - 1);
-        let mode = if l3.is_some() { L2Mode::L3 } else { L2Mode::Xconnect(SwIfIndex(7 - index)) };
+        let (mode, port) = match l3 {
+            Some(_) => (InputMode::L3, PortMode::None),
+            None => (InputMode::L2, PortMode::Xconnect),
+        };
+        l2.ports.push(L2Port {
+            mode: port,
+            peer: SwIfIndex(7u32.saturating_sub(index)),
+            ..L2Port::default()
+        });
         interfaces.list.push(InterfaceEntry { up: true, mode, mac: mac(index), ip4: l3.is_some() });
         let addresses = l3.map(|(address, subnet)| (*address, subnet)).into_iter().collect();
         arp.interfaces.push(ArpInterface { mac: mac(index), addresses });
@@ -115,6 +128,7 @@ fn configure(harness: &mut Harness) {
     counters.ensure(adjacencies.len() as u32);
 
     harness.engine.tables::<InterfaceTables>().publish(interfaces);
+    harness.engine.tables::<L2Tables>().publish(l2);
     harness.engine.tables::<ArpTables>().publish(arp);
     harness.engine.tables::<Ip4Tables>().publish(Ip4Tables {
         fibs: vec![Arc::clone(fib.table())],
@@ -129,7 +143,7 @@ pub fn run(data: &[u8]) {
     let frames = frames(data);
     let mut list = GraphBuilder::new();
     let events = wharf_nodes::nodes(&mut list, Waker::new().expect("an eventfd"));
-    let mut harness = Harness::new(list).expect("the list is right");
+    let mut harness = Harness::with_buffers(list, 1, BUFFERS).expect("the list is right");
     configure(&mut harness);
     harness.engine.trace_add(TEST_INPUT, MAX_FRAMES as u32).expect("the input node");
     for (interface, frame) in &frames {

@@ -4,9 +4,13 @@
 //! Each must end without a panic, whatever the input.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod bridge;
 pub mod cli;
 pub mod graph;
 pub mod memif_messages;
+pub mod memif_session;
+pub mod pg;
 pub mod startup_conf;
 
 /// What a target does with an input.
@@ -14,8 +18,12 @@ pub type Target = fn(&[u8]);
 
 /// All targets, by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("api", api::run),
     ("startup_conf", startup_conf::run),
     ("cli", cli::run),
     ("memif_messages", memif_messages::run),
+    ("memif_session", memif_session::run),
     ("graph", graph::run),
+    ("bridge", bridge::run),
+    ("pg", pg::run),
 ];

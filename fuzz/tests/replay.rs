@@ -26,7 +26,7 @@ fn seeds_and_finds() {
 fn the_example_configuration_is_right() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/startup.conf");
     let text = std::fs::read_to_string(path).unwrap();
-    let (config, warnings) = wharf_control::startup::StartupConfig::parse(&text, 4).unwrap();
+    let (config, warnings) = wharf_control::startup::StartupConfig::parse(&text, &(0..4).collect()).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     assert!(config.unix.nodaemon && config.unix.exec.is_some());
 }

@@ -7,32 +7,23 @@
 //!
 //! Sleeps when there is nothing to do, connects again when the peer goes away, ends by SIGTERM or SIGINT.
 
-use std::io::Read;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+mod common;
 
-use memif::{
-    Address, Backoff, Client, ClientConfig, Connection, Error, InterfaceConfig, Listener, ListenerConfig,
-    MAX_FRAME, RxQueue, Secret, ServerEvent, TxQueue,
-};
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use common::{End, Stop};
+use memif::{Address, Link, MAX_FRAME, PortEvent, Secret, TxQueue};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Packets per burst.
 const BURST: usize = 64;
-/// Longest sleep while connected: an interrupt can get lost if the peer misbehaves.
-const LOOK: Duration = Duration::from_secs(1);
 
 struct Options {
-    socket: Address,
-    id: u32,
+    end: End,
     ip: Ipv4Addr,
     mac: [u8; 6],
-    server: bool,
-    queues: u16,
-    secret: Option<Secret>,
 }
 
 impl Options {
@@ -56,104 +47,14 @@ impl Options {
             }
         }
         let socket = socket.ok_or("--socket is missing")?;
-        Ok(Self { socket, id, ip: ip.ok_or("--ip is missing")?, mac, server, queues, secret })
+        let end = End { server, id, socket, queues, secret };
+        Ok(Self { end, ip: ip.ok_or("--ip is missing")?, mac })
     }
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let bytes: Option<Vec<u8>> = text.split(':').map(|b| u8::from_str_radix(b, 16).ok()).collect();
     bytes?.try_into().ok()
-}
-
-/// Our end of the interface while it is not connected.
-enum Endpoint {
-    Server(Listener),
-    Client { config: ClientConfig, backoff: Backoff, attempt: Attempt },
-}
-
-enum Attempt {
-    Running(Box<Client>),
-    Next(Instant),
-}
-
-impl Endpoint {
-    fn new(options: &Options, now: Instant) -> Result<Self, Error> {
-        if options.server {
-            let mut listener = Listener::bind(ListenerConfig::new(options.socket.clone()), now)?;
-            let mut interface = InterfaceConfig::new(options.id, "icmp_responder");
-            interface.secret = options.secret;
-            interface.max_queues = options.queues;
-            listener.add(interface)?;
-            Ok(Self::Server(listener))
-        } else {
-            let mut config = ClientConfig::new(options.socket.clone(), options.id);
-            config.app_name = "icmp_responder".into();
-            config.secret = options.secret;
-            (config.rx_queues, config.tx_queues) = (options.queues, options.queues);
-            Ok(Self::Client { config, backoff: Backoff::new(), attempt: Attempt::Next(now) })
-        }
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Server(listener) => Some(listener.fd()),
-            Self::Client { attempt: Attempt::Running(client), .. } => client.fd(),
-            Self::Client { .. } => None,
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Server(listener) => listener.next_deadline(),
-            Self::Client { attempt: Attempt::Running(client), .. } => Some(client.deadline()),
-            Self::Client { attempt: Attempt::Next(at), .. } => Some(*at),
-        }
-    }
-
-    /// Goes on with the handshake. Fails only if no attempt can ever succeed.
-    fn step(&mut self, now: Instant) -> Result<Option<Connection>, Error> {
-        match self {
-            Self::Server(listener) => {
-                let mut connection = None;
-                for event in listener.process(now) {
-                    match event {
-                        ServerEvent::Connected(c) => connection = Some(*c),
-                        ServerEvent::Failed { error, .. } => println!("refused: {error}"),
-                        ServerEvent::AcceptFailed(error) => println!("{error}"),
-                    }
-                }
-                Ok(connection)
-            }
-            Self::Client { config, backoff, attempt } => {
-                let result = match attempt {
-                    Attempt::Next(at) if now < *at => return Ok(None),
-                    Attempt::Next(_) => Client::connect(config.clone(), now).map(|c| {
-                        *attempt = Attempt::Running(Box::new(c));
-                        None
-                    }),
-                    Attempt::Running(client) => client.process(now),
-                };
-                match result {
-                    Ok(None) => {}
-                    Ok(Some(connection)) => {
-                        backoff.reset();
-                        *attempt = Attempt::Next(now);
-                        return Ok(Some(connection));
-                    }
-                    Err(error @ Error::Config(_)) => return Err(error),
-                    Err(_) => *attempt = Attempt::Next(backoff.next_attempt(now)),
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// The connection ended: when to try again.
-    fn lost(&mut self, now: Instant) {
-        if let Self::Client { backoff, attempt, .. } = self {
-            *attempt = Attempt::Next(backoff.next_attempt(now));
-        }
-    }
 }
 
 fn main() -> ExitCode {
@@ -175,69 +76,36 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let (mut stop, writer) = UnixStream::pair()?;
-    stop.set_nonblocking(true)?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-    }
-    let mut endpoint = Endpoint::new(options, Instant::now())?;
+    let mut stop = Stop::new()?;
+    let mut port = options.end.open("icmp_responder")?;
     let mut responder = Responder::new(options);
-    let mut link: Option<Connection> = None;
     loop {
-        let now = Instant::now();
-        if let Some(connection) = &mut link
-            && let Some(reason) = connection.control.process()
-        {
-            println!("disconnected: {reason}");
-            link = None;
-            endpoint.lost(now);
-        }
-        // A server refuses second clients while it has one; a client has nothing to do then.
-        if (link.is_none() || options.server)
-            && let Some(mut connection) = endpoint.step(now)?
-        {
-            let (app, name) = (&connection.info.remote_app, &connection.info.remote_interface);
-            println!("connected to {app}, interface {name}, {} queues", connection.rx.len());
-            connection.rx.iter_mut().for_each(|rx| rx.set_interrupt_mode(true));
-            link = Some(connection);
-        }
-        let busy = link.as_mut().is_some_and(|l| responder.turn(&mut l.rx, &mut l.tx));
-        let deadline = if link.is_some() && !options.server { None } else { endpoint.deadline() };
-        let sleep = match deadline {
-            _ if busy => Some(Duration::ZERO),
-            Some(at) => Some(at.saturating_duration_since(Instant::now())),
-            None => link.is_some().then_some(LOOK),
-        };
-        wait(&stop, &endpoint, link.as_ref(), sleep)?;
-        if stop.read(&mut [0; 8]).is_ok() {
-            if let Some(link) = &mut link {
-                link.control.disconnect("icmp_responder ends");
+        // As `Port::wait`, but with the signals among what ends the sleep.
+        if port.arm() {
+            let time = port.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let time =
+                time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+            let (fd, stop) = (port.fd(), stop.fd());
+            match poll(&mut [&fd, &stop].map(|fd| PollFd::new(fd, PollFlags::IN)), time.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
+        }
+        port.disarm();
+        while let Some(event) = port.process(Instant::now()) {
+            match event {
+                PortEvent::Up => println!("connected"),
+                PortEvent::Down(reason) => println!("disconnected: {reason}"),
+                PortEvent::Failed(reason) => println!("not connected: {reason}"),
+            }
+        }
+        if let Some(link) = port.link() {
+            responder.turn(link);
+        }
+        if stop.asked() {
+            port.disconnect("icmp_responder ends");
             return Ok(());
         }
-    }
-}
-
-/// Sleeps until a descriptor is readable, or for `time` (`None`: for ever).
-fn wait(
-    stop: &UnixStream,
-    endpoint: &Endpoint,
-    link: Option<&Connection>,
-    time: Option<Duration>,
-) -> std::io::Result<()> {
-    let mut fds = vec![stop.as_fd()];
-    fds.extend(endpoint.fd());
-    if let Some(link) = link {
-        fds.push(link.control.fd());
-        fds.extend(link.rx.iter().map(RxQueue::fd));
-    }
-    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    // Rounded up, so as not to wake just before a deadline.
-    let time = time.map(|t| t + Duration::from_millis(1)).filter(|_| time != Some(Duration::ZERO)).or(time);
-    let time = time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
-    match poll(&mut fds, time.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(e) => Err(e.into()),
     }
 }
 
@@ -255,22 +123,17 @@ impl Responder {
         Self { ip: options.ip.octets(), mac: options.mac, buffers, lengths: [0; BURST] }
     }
 
-    /// One burst per queue. True if there may be more: don't sleep.
-    fn turn(&mut self, rx: &mut [RxQueue], tx: &mut [TxQueue]) -> bool {
-        let queues = tx.len();
-        let mut busy = false;
-        for (i, rx) in rx.iter_mut().enumerate() {
-            rx.drain_fd();
+    /// One burst per queue.
+    fn turn(&mut self, link: Link<'_>) {
+        let queues = link.tx.len();
+        for (i, rx) in link.rx.iter_mut().enumerate() {
             let received = rx.receive_into(&mut self.buffers, &mut self.lengths);
-            if let Some(tx) = tx.get_mut(i % queues.max(1))
+            if let Some(tx) = link.tx.get_mut(i % queues.max(1))
                 && received > 0
             {
                 self.answer(received, tx);
             }
-            // Interrupts are on all the time, so this can't miss a packet.
-            busy |= rx.has_work();
         }
-        busy
     }
 
     fn answer(&mut self, received: usize, tx: &mut TxQueue) {

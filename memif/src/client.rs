@@ -8,6 +8,7 @@ use crate::connection::Connection;
 use crate::error::{Error, HandshakeError};
 use crate::handshake::ClientHandshake;
 use crate::socket::Channel;
+use crate::wire::{Hello, MessageType};
 
 /// One attempt to connect. It ends with a [`Connection`] or an error; for the next attempt make another
 /// `Client`, at the time that a [`Backoff`] gives.
@@ -35,6 +36,16 @@ impl Client {
     /// The socket to poll for input; `None` once the attempt has ended.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.handshake.channel().map(Channel::as_fd)
+    }
+
+    /// What the server said of itself, once it has.
+    pub fn server(&self) -> Option<&Hello> {
+        self.handshake.hello()
+    }
+
+    /// The message that was sent last: after an error, what the server did not take.
+    pub fn last_sent(&self) -> Option<MessageType> {
+        self.handshake.last_sent()
     }
 
     /// When the attempt is given up: call [`Client::process`] then at the latest.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::ConfigError;
-use crate::socket::Address;
+use crate::socket::{Address, PeerCredentials};
 use crate::wire::{MAX_LOG2_RING_SIZE, SECRET_SIZE};
 
 /// Greatest length of a packet, in bytes, either way.
@@ -131,9 +131,11 @@ pub struct ListenerConfig {
     pub app_name: String,
     /// Permission bits of a socket file. Ignored for abstract addresses, which have none.
     pub file_mode: u32,
-    /// Users that may connect (`SO_PEERCRED`); empty means everybody. An abstract socket has no permissions
-    /// of its own, so there use this or a secret.
+    /// Users that may connect (`SO_PEERCRED`). With no user and no group allowed, everybody may whom the socket
+    /// file's permissions let; an abstract socket has none, so that its interfaces then need secrets.
     pub allowed_uids: Vec<u32>,
+    /// Groups that may connect, by the peer's effective group.
+    pub allowed_gids: Vec<u32>,
     /// Handshakes in progress at a time, 16 by default.
     pub max_pending: usize,
     /// Limits of each connection.
@@ -148,9 +150,23 @@ impl ListenerConfig {
             app_name: "memif".into(),
             file_mode: 0o660,
             allowed_uids: Vec::new(),
+            allowed_gids: Vec::new(),
             max_pending: 16,
             limits: Limits::default(),
         }
+    }
+
+    /// Whether a peer may connect.
+    pub(crate) fn admits(&self, peer: Option<PeerCredentials>) -> bool {
+        let Self { allowed_uids: uids, allowed_gids: gids, .. } = self;
+        uids.is_empty() && gids.is_empty()
+            || peer.is_some_and(|p| uids.contains(&p.uid) || gids.contains(&p.gid))
+    }
+
+    /// Whether something keeps strangers out even without a secret.
+    pub(crate) fn is_protected(&self) -> bool {
+        matches!(self.address, Address::Path(_))
+            || !(self.allowed_uids.is_empty() && self.allowed_gids.is_empty())
     }
 }
 
@@ -167,12 +183,15 @@ pub struct InterfaceConfig {
     pub secret: Option<Secret>,
     /// Rings each way that the client may bring, within [`Limits::max_rings`].
     pub max_queues: u16,
+    /// Bytes of shared memory that the client may bring, if not [`Limits::max_mapped`].
+    pub max_mapped: Option<u64>,
 }
 
 impl InterfaceConfig {
     /// Interface `id` in Ethernet mode without secret.
     pub fn new(id: u32, name: impl Into<String>) -> Self {
-        Self { id, name: name.into(), mode: Mode::Ethernet, secret: None, max_queues: 255 }
+        let mode = Mode::Ethernet;
+        Self { id, name: name.into(), mode, secret: None, max_queues: 255, max_mapped: None }
     }
 }
 

@@ -97,7 +97,7 @@ impl Control {
     /// the workers drop the queues. Never blocks.
     pub fn process(&mut self) -> Option<&CloseReason> {
         if self.closed.is_none() {
-            if let Some(violation) = self.link.violation() {
+            if let Some(violation) = self.violation() {
                 self.end(CloseReason::Violation(violation));
             } else if let Some(reason) = self.read() {
                 self.end(reason);
@@ -149,6 +149,12 @@ impl Control {
 
     /// What a queue found the peer doing, if anything. [`Control::process`] turns it into the end.
     pub fn violation(&self) -> Option<Violation> {
+        if let Some(region) = self.rx.first().and_then(|q| q.ring.regions().lost()) {
+            let lost = Violation::RegionLost { region };
+            self.link.violate(lost);
+            // Queues may have found the zeros in its place wrong before.
+            return Some(lost);
+        }
         self.link.violation()
     }
 

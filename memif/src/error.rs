@@ -54,6 +54,9 @@ pub enum ConfigError {
     /// The id is registered on this listener already.
     #[error("interface id {0} is registered on this socket already")]
     DuplicateId(u32),
+    /// An abstract socket has no file permissions: every process of its network namespace could attach.
+    #[error("interface id {0}: an abstract socket needs a secret, or users or groups that are allowed")]
+    Unprotected(u32),
 }
 
 /// A failure to open, bind or connect a control socket.
@@ -107,7 +110,7 @@ pub enum HandshakeError {
     /// Made room for a newer connection: this one had not progressed.
     #[error("evicted: too many pending connections")]
     Evicted,
-    /// The peer's user is not on the allow-list of the listener.
+    /// Neither the peer's user nor its group is on the allow-lists of the listener.
     #[error("user id {0} is not allowed on this socket")]
     UserNotAllowed(u32),
     /// The peer sent DISCONNECT.
@@ -153,6 +156,9 @@ pub enum HandshakeError {
     /// The peer gave another secret.
     #[error("incorrect secret")]
     SecretWrong,
+    /// The peer, or another process of its user and network namespace, gave a wrong secret less than a second ago.
+    #[error("a wrong secret was given less than a second ago: wait")]
+    SecretPenalty,
     /// Regions are announced in order, from 0.
     #[error("region index {0} out of order")]
     RegionIndex(u16),
@@ -200,6 +206,28 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// A word for counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Closed | Self::Disconnected { .. } => "gave-up",
+            Self::Timeout => "timeout",
+            Self::Evicted => "evicted",
+            Self::UserNotAllowed(_) => "user",
+            Self::MessageSize(_) | Self::MessageType(_) => "bad-message",
+            Self::Unexpected { .. } => "out-of-order",
+            Self::Descriptors(..) => "descriptors",
+            Self::Version(_) => "version",
+            Self::UnknownId(_) => "unknown-id",
+            Self::IdInUse(_) => "id-in-use",
+            Self::Mode(_) => "mode",
+            Self::SecretMissing | Self::SecretWrong | Self::SecretPenalty => "secret",
+            Self::RegionIndex(_) | Self::TooManyRegions(_) | Self::Region { .. } => "region",
+            Self::RingIndex(_) | Self::TooManyRings(_) | Self::Ring { .. } | Self::NoRing(_) => "ring",
+            Self::SendBlocked => "not-reading",
+            Self::Io { .. } => "system",
+        }
+    }
+
     pub(crate) fn io(call: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Io { call, source: source.into() }
     }
@@ -260,6 +288,9 @@ pub enum RegionError {
         /// Bytes allowed.
         limit: u64,
     },
+    /// This process maps as many regions as it can keep account of.
+    #[error("too many shared regions in this process")]
+    TooManyMappings,
     /// A system call failed.
     #[error("{call}: {source}")]
     Io {
@@ -323,4 +354,21 @@ pub enum Violation {
         /// Index of the ring.
         ring: u8,
     },
+    /// Memory of a region was gone when it was read or written, see [`crate::survive_sigbus`].
+    #[error("region {region}: its memory is gone")]
+    RegionLost {
+        /// Index of the region.
+        region: u16,
+    },
+}
+
+impl Violation {
+    /// A word for counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Index { .. } => "index",
+            Self::EndlessChain { .. } => "endless-chain",
+            Self::RegionLost { .. } => "region-lost",
+        }
+    }
 }

@@ -52,7 +52,7 @@ fn unexpected<T>(message: &Message, expected: &'static str) -> Result<T, Handsha
 }
 
 /// Tells the peer why we end the handshake, unless it ended it.
-fn refuse(channel: &Channel, error: &HandshakeError) {
+pub(crate) fn refuse(channel: &Channel, error: &HandshakeError) {
     if !matches!(
         error,
         HandshakeError::Closed | HandshakeError::Disconnected { .. } | HandshakeError::SendBlocked
@@ -165,6 +165,9 @@ impl ServerHandshake {
             return Err(HandshakeError::Version(init.version));
         }
         let (config, claim) = lookup(init)?;
+        if let Some(bytes) = config.max_mapped {
+            self.limits.max_mapped = bytes;
+        }
         self.interface = Some(Claimed { config, claim, client_app: init.name.clone() });
         Ok(())
     }
@@ -289,6 +292,8 @@ pub(crate) struct ClientHandshake {
     /// Messages to send, one per ACK, with a duplicate of their descriptor.
     queue: VecDeque<(Message, Option<OwnedFd>)>,
     offer: Option<Offer>,
+    hello: Option<Hello>,
+    last_sent: Option<MessageType>,
     /// First value of all indices: 0, except to test their wrap.
     start: u16,
 }
@@ -297,7 +302,26 @@ impl ClientHandshake {
     /// Waits for HELLO on a connected channel.
     pub(crate) fn start(channel: Channel, config: ClientConfig, start: u16) -> Self {
         let state = ClientState::Hello;
-        Self { channel: Some(channel), config, state, queue: VecDeque::new(), offer: None, start }
+        Self {
+            channel: Some(channel),
+            config,
+            state,
+            queue: VecDeque::new(),
+            offer: None,
+            hello: None,
+            last_sent: None,
+            start,
+        }
+    }
+
+    /// What the server said first.
+    pub(crate) fn hello(&self) -> Option<&Hello> {
+        self.hello.as_ref()
+    }
+
+    /// The message that was sent last: what the server refused, if it did.
+    pub(crate) fn last_sent(&self) -> Option<MessageType> {
+        self.last_sent
     }
 
     pub(crate) fn channel(&self) -> Option<&Channel> {
@@ -319,7 +343,7 @@ impl ClientHandshake {
             let Some(received) = channel.receive()? else { return Ok(None) };
             let (message, _) = open(received)?;
             match (self.state, message) {
-                (ClientState::Hello, Message::Hello(hello)) => self.hello(&hello)?,
+                (ClientState::Hello, Message::Hello(hello)) => self.offer(hello)?,
                 (ClientState::Hello, other) => return unexpected(&other, "HELLO"),
                 (ClientState::Ack, Message::Ack) => self.send_next()?,
                 (ClientState::Ack, other) => return unexpected(&other, "ACK"),
@@ -336,11 +360,13 @@ impl ClientHandshake {
             return Err(HandshakeError::Unexpected { got: MessageType::Ack, expected: "nothing" });
         };
         channel.send(&message.encode(), fd.as_ref().map(AsFd::as_fd))?;
+        self.last_sent = Some(message.kind());
         self.state = if self.queue.is_empty() { ClientState::Connected } else { ClientState::Ack };
         Ok(())
     }
 
-    fn hello(&mut self, hello: &Hello) -> Result<(), HandshakeError> {
+    fn offer(&mut self, hello: Hello) -> Result<(), HandshakeError> {
+        let hello = self.hello.insert(hello);
         if !(hello.min_version..=hello.max_version).contains(&VERSION) {
             return Err(HandshakeError::Version(hello.max_version));
         }

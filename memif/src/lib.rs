@@ -10,45 +10,43 @@
 //!
 //! # Example
 //!
-//! A client that sends one packet and waits for one:
+//! An application that sends every packet back. It sleeps while there is none, and connects again when the other
+//! side has restarted:
 //!
 //! ```no_run
-//! use std::time::Instant;
-//! use memif::{Address, Client, ClientConfig};
+//! use memif::{Address, ClientConfig, Port};
 //!
-//! fn main() -> Result<(), memif::Error> {
-//!     let config = ClientConfig::new(Address::parse("/run/wharf/memif.sock")?, 0);
-//!     let mut client = Client::connect(config, Instant::now())?;
-//!     let mut link = loop {
-//!         // An application polls `client.fd()` here.
-//!         if let Some(connection) = client.process(Instant::now())? {
-//!             break connection;
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut port = Port::client(ClientConfig::new(Address::parse("/run/wharf/memif.sock")?, 0))?;
+//!     let (mut buffers, mut lengths) = (vec![[0; 2048]; 64], [0; 64]);
+//!     loop {
+//!         if let Some(event) = port.wait(None)? {
+//!             println!("{event:?}");
 //!         }
-//!     };
-//!     let (rx, tx) = (&mut link.rx[0], &mut link.tx[0]);
-//!     tx.transmit([[0xffu8; 60]].as_slice());
-//!     tx.kick();
-//!     while link.control.process().is_none() {
-//!         // And `rx.fd()` here, after `rx.set_interrupt_mode(true)`.
-//!         let mut buffers = [[0u8; 2048]; 32];
-//!         let mut lengths = [0; 32];
-//!         let n = rx.receive_into(&mut buffers, &mut lengths);
-//!         for (buffer, len) in buffers.iter().zip(lengths).take(n) {
-//!             println!("{:02x?}", &buffer[..len]);
-//!         }
+//!         let Some(link) = port.link() else { continue };
+//!         let n = link.rx[0].receive_into(&mut buffers, &mut lengths);
+//!         let packets: Vec<&[u8]> = buffers.iter().zip(lengths).take(n).map(|(b, len)| &b[..len]).collect();
+//!         link.tx[0].transmit(packets.as_slice());
+//!         link.tx[0].kick();
 //!     }
-//!     Ok(())
 //! }
 //! ```
 //!
-//! `examples/icmp_responder.rs` is a whole application: it sleeps when idle, and reconnects.
+//! The directory `examples` has whole applications: an answerer of pings, a bridge, a generator, a packet dump.
 //!
 //! # Parts
 //!
+//! * [`Port`] is one interface that keeps itself connected: all that an application with one thread needs. The rest is
+//!   for those with more.
 //! * [`Listener`] (server) and [`Client`] make a [`Connection`].
 //! * [`Control`] stays with whoever polls sockets; it learns that the peer is gone, and says why.
 //! * [`RxQueue`] and [`TxQueue`] move to the threads that move packets. A queue of a dead connection moves none.
 //! * [`wire`] is the format, for tools and tests.
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod client;
 mod config;
@@ -57,11 +55,14 @@ mod copy;
 mod error;
 mod handshake;
 mod index;
+mod kick;
+mod port;
 mod queue;
 mod region;
 mod ring;
 mod rx;
 mod server;
+mod sigbus;
 mod socket;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -77,8 +78,10 @@ pub use connection::{CloseReason, Connection, ConnectionInfo, Control};
 pub use error::{
     ConfigError, Direction, Error, HandshakeError, RegionError, RingError, SocketError, Violation,
 };
+pub use port::{Link, Port, PortEvent};
 pub use queue::{Counters, RingState};
 pub use rx::{Accepted, Packet, Plain, RxQueue, RxSink};
 pub use server::{Listener, ServerEvent};
+pub use sigbus::survive_sigbus;
 pub use socket::{Address, PeerCredentials};
 pub use tx::{TxQueue, TxSource};

@@ -10,6 +10,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::error::{Direction, Violation};
 use crate::index::Indices;
+use crate::kick::kick;
 use crate::ring::Ring;
 use crate::wire::RING_FLAG_MASK_INT;
 
@@ -23,6 +24,7 @@ pub(crate) struct Link {
 const CLOSED: u32 = 1;
 const INDEX: u32 = 2;
 const ENDLESS: u32 = 3;
+const LOST: u32 = 4;
 const S2M: u32 = 1 << 16;
 
 impl Link {
@@ -42,6 +44,8 @@ impl Link {
         let (kind, direction, ring) = match violation {
             Violation::Index { direction, ring } => (INDEX, direction, ring),
             Violation::EndlessChain { direction, ring } => (ENDLESS, direction, ring),
+            // At most 256 regions.
+            Violation::RegionLost { region } => (LOST, Direction::M2S, region as u8),
         };
         let direction = if direction == Direction::S2M { S2M } else { 0 };
         let state = kind | u32::from(ring) << 8 | direction;
@@ -55,6 +59,7 @@ impl Link {
         match state & 0xff {
             INDEX => Some(Violation::Index { direction, ring }),
             ENDLESS => Some(Violation::EndlessChain { direction, ring }),
+            LOST => Some(Violation::RegionLost { region: ring.into() }),
             _ => None,
         }
     }
@@ -207,14 +212,7 @@ impl Shared {
         if self.ring.flags() & RING_FLAG_MASK_INT != 0 {
             return false;
         }
-        // The peer shares the open file and can make it blocking, so ask first. A full counter means that an
-        // interrupt is pending already.
-        let mut fds = [PollFd::new(&*self.event, PollFlags::OUT)];
-        let writable = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        if !matches!(writable, Ok(1)) || !fds.iter().all(|fd| fd.revents().contains(PollFlags::OUT)) {
-            return false;
-        }
-        rustix::io::write(&*self.event, &1u64.to_ne_bytes()).is_ok()
+        kick(self.event.as_fd())
     }
 
     /// Clears the interrupt. True if there was one.

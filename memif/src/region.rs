@@ -11,6 +11,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::config::Limits;
 use crate::error::{ConfigError, Direction, RegionError};
+use crate::sigbus::Registered;
 use crate::wire::ring_bytes;
 
 /// `f_type` of tmpfs, statfs(2).
@@ -89,6 +90,8 @@ pub(crate) struct Mapping {
     base: NonNull<u8>,
     /// Bytes that may be touched: at most the size of the file, which can't shrink.
     len: u64,
+    /// At the handler of SIGBUS; `None` only while it is dropped.
+    registered: Option<Registered>,
 }
 
 // SAFETY: a `Mapping` only hands out raw pointers; the memory is not tied to a thread.
@@ -157,8 +160,20 @@ impl Mapping {
             )
         };
         let base = base.map_err(|e| fail(e.into()))?;
-        let base = NonNull::new(base.cast()).ok_or_else(|| fail(rustix::io::Errno::NOMEM.into()))?;
-        Ok(Self { base, len })
+        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| fail(rustix::io::Errno::NOMEM.into()))?;
+        match Registered::new(base.as_ptr() as usize, size.next_multiple_of(rustix::param::page_size())) {
+            Some(registered) => Ok(Self { base, len, registered: Some(registered) }),
+            None => {
+                // SAFETY: the mapping that was just made, which nobody knows yet.
+                let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), size) };
+                Err(RegionError::TooManyMappings)
+            }
+        }
+    }
+
+    /// Whether its memory turned out to be gone, and was replaced by zeros.
+    pub(crate) fn lost(&self) -> bool {
+        self.registered.as_ref().is_some_and(Registered::lost)
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -175,6 +190,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // First: the addresses may be somebody else's right after they are unmapped.
+        self.registered = None;
         // SAFETY: `base` and `len` are those of `map`; whoever made a pointer from `range` keeps `self` alive.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len as usize) };
     }
@@ -195,15 +212,48 @@ impl Regions {
         self.0.get(usize::from(region))?.range(offset, len)
     }
 
+    /// The first region whose memory is gone.
+    pub(crate) fn lost(&self) -> Option<u16> {
+        self.0.iter().position(Mapping::lost).map(|i| i as u16)
+    }
+
     pub(crate) fn sizes(&self) -> Vec<u64> {
         self.0.iter().map(Mapping::len).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::fd::FromRawFd;
+
+    /// A region as no check lets it in: its file can be cut.
+    pub(crate) fn unsealed(len: u64) -> (Mapping, OwnedFd) {
+        let fd = memfd(len, SealFlags::empty());
+        (Mapping::map(fd.as_fd(), len, MapFlags::empty()).unwrap(), fd)
+    }
+
+    #[test]
+    fn lost_memory_is_replaced_by_zeros() {
+        crate::sigbus::survive_sigbus().unwrap();
+        let (other, _fd) = unsealed(8192);
+        let (mapping, fd) = unsealed(3 * 4096 + 1);
+        let at = mapping.range(2 * 4096 + 5, 1).unwrap();
+        // SAFETY: within the mapping, which lives to the end of the test.
+        unsafe { at.write_volatile(7) };
+        assert!(!mapping.lost());
+        rustix::fs::ftruncate(&fd, 0).unwrap();
+        // SAFETY: as above.
+        unsafe {
+            assert_eq!(at.read_volatile(), 0);
+            at.write_volatile(9);
+            assert_eq!(at.read_volatile(), 9, "writes go nowhere, but they go");
+        }
+        assert!(mapping.lost() && !other.lost());
+        drop(mapping);
+        let (again, _fd) = unsealed(4096);
+        assert!(!again.lost(), "the next one begins anew");
+    }
 
     fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
         let fd = rustix::fs::memfd_create("t", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();

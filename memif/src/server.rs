@@ -1,6 +1,6 @@
 //! A server's listening socket, which serves many interfaces by id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::config::{InterfaceConfig, ListenerConfig};
 use crate::connection::Connection;
 use crate::error::{ConfigError, Error, HandshakeError, SocketError};
-use crate::handshake::{ServerHandshake, check_init};
+use crate::handshake::{ServerHandshake, check_init, refuse};
 use crate::socket::{Address, Channel, ListenSocket, PeerCredentials};
 use crate::wire::Init;
 
@@ -38,6 +38,43 @@ const STALE: Duration = Duration::from_millis(100);
 /// Connections accepted at once, and the time to earn one more: at most 100 a second in the long run.
 const BURST: u32 = 32;
 const EARN: Duration = Duration::from_millis(10);
+
+/// How long nobody of a place that a wrong secret came from may try again.
+const PENALTY: Duration = Duration::from_secs(1);
+/// Places under penalty at a time; the oldest is let off early.
+const MAX_PENALTIES: usize = 64;
+
+/// Where a peer is, as far as it can't choose: its user and its network namespace, which is the container's. Finer
+/// would be no penalty, since processes are cheap; coarser would let one container lock out another.
+type Origin = (u32, Option<String>);
+
+/// Who gave a wrong secret lately.
+#[derive(Debug, Default)]
+struct Penalties(VecDeque<(Origin, Instant)>);
+
+impl Penalties {
+    fn origin(peer: Option<PeerCredentials>) -> Origin {
+        (peer.map_or(u32::MAX, |p| p.uid), peer.and_then(|p| p.network_namespace()))
+    }
+
+    fn check(&mut self, peer: Option<PeerCredentials>, now: Instant) -> Result<(), HandshakeError> {
+        while self.0.front().is_some_and(|(_, end)| now >= *end) {
+            self.0.pop_front();
+        }
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let origin = Self::origin(peer);
+        if self.0.iter().any(|(o, _)| *o == origin) { Err(HandshakeError::SecretPenalty) } else { Ok(()) }
+    }
+
+    fn add(&mut self, peer: Option<PeerCredentials>, now: Instant) {
+        if self.0.len() >= MAX_PENALTIES {
+            self.0.pop_front();
+        }
+        self.0.push_back((Self::origin(peer), now + PENALTY));
+    }
+}
 
 /// Bounds the rate of accepts.
 #[derive(Debug)]
@@ -88,6 +125,7 @@ pub struct Listener {
     accept_after: Option<Instant>,
     bucket: TokenBucket,
     pending: Vec<Pending>,
+    penalties: Penalties,
     interfaces: BTreeMap<u32, Interface>,
 }
 
@@ -106,6 +144,7 @@ impl Listener {
             accept_after: None,
             bucket: TokenBucket { tokens: BURST, since: now },
             pending: Vec::new(),
+            penalties: Penalties::default(),
             interfaces: BTreeMap::new(),
         };
         listener.set_accepting(true).map_err(|e| SocketError::io("epoll_ctl", e))?;
@@ -124,6 +163,9 @@ impl Listener {
             return Err(ConfigError::Queues(interface.max_queues));
         }
         let id = interface.id;
+        if interface.secret.is_none() && !self.config.is_protected() {
+            return Err(ConfigError::Unprotected(id));
+        }
         if self.interfaces.contains_key(&id) {
             return Err(ConfigError::DuplicateId(id));
         }
@@ -181,11 +223,17 @@ impl Listener {
     }
 
     fn advance(&mut self, now: Instant, events: &mut Vec<ServerEvent>) {
-        let interfaces = &mut self.interfaces;
-        let mut lookup = |init: &Init| claim(interfaces, init);
+        let (interfaces, penalties) = (&mut self.interfaces, &mut self.penalties);
         // A socket leaves the epoll set when it is closed; one that goes on as a connection is taken out.
         self.pending.retain_mut(|pending| {
             let fail = |id, error| ServerEvent::Failed { id, peer: pending.peer, error };
+            let mut lookup = |init: &Init| {
+                let claimed = claim(interfaces, init, || penalties.check(pending.peer, now));
+                if matches!(claimed, Err(HandshakeError::SecretWrong)) {
+                    penalties.add(pending.peer, now);
+                }
+                claimed
+            };
             match pending.handshake.process(&mut lookup) {
                 Ok(None) if now >= pending.deadline => {
                     pending.handshake.refuse(&HandshakeError::Timeout);
@@ -254,12 +302,12 @@ impl Listener {
 
     fn admit(&mut self, channel: Channel, now: Instant, events: &mut Vec<ServerEvent>) {
         let peer = channel.peer();
-        let allowed = &self.config.allowed_uids;
-        let uid = peer.map_or(u32::MAX, |p| p.uid);
-        let started = if allowed.is_empty() || peer.is_some() && allowed.contains(&uid) {
+        let started = if self.config.admits(peer) {
             ServerHandshake::start(channel, &self.config.app_name, self.config.limits)
         } else {
-            Err(HandshakeError::UserNotAllowed(uid))
+            let error = HandshakeError::UserNotAllowed(peer.map_or(u32::MAX, |p| p.uid));
+            refuse(&channel, &error);
+            Err(error)
         };
         let added = started.and_then(|handshake| {
             if let Some(channel) = handshake.channel() {
@@ -298,8 +346,12 @@ impl Listener {
 fn claim(
     interfaces: &mut BTreeMap<u32, Interface>,
     init: &Init,
+    may_guess: impl FnOnce() -> Result<(), HandshakeError>,
 ) -> Result<(InterfaceConfig, Arc<()>), HandshakeError> {
     let interface = interfaces.get_mut(&init.id).ok_or(HandshakeError::UnknownId(init.id))?;
+    if interface.config.secret.is_some() {
+        may_guess()?;
+    }
     // The secret first: who does not know it learns nothing about the interface.
     check_init(init, &interface.config)?;
     if interface.holder.strong_count() != 0 {

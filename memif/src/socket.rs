@@ -233,6 +233,26 @@ pub struct PeerCredentials {
     pub gid: u32,
 }
 
+impl PeerCredentials {
+    /// The peer's network namespace (`net:[4026531840]`), if /proc tells.
+    pub fn network_namespace(&self) -> Option<String> {
+        let link = std::fs::read_link(format!("/proc/{}/ns/net", self.proc_name()?)).ok()?;
+        Some(link.to_string_lossy().into_owned())
+    }
+
+    /// The peer's control group, which names the container, if /proc tells.
+    pub fn cgroup(&self) -> Option<String> {
+        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.proc_name()?)).ok()?;
+        // The one of cgroup v2 is last; every line is `number:controllers:path`.
+        let path = text.lines().last()?.splitn(3, ':').nth(2)?;
+        Some(path.chars().filter(|c| !c.is_control()).collect())
+    }
+
+    fn proc_name(&self) -> Option<i32> {
+        (self.pid > 0).then_some(self.pid)
+    }
+}
+
 /// A message and the file descriptors that came with it.
 #[derive(Debug)]
 pub(crate) struct Received {

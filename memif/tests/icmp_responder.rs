@@ -1,6 +1,7 @@
 //! The example application against our server: answers, survives the loss of its peer, ends by SIGTERM.
 
-use std::path::PathBuf;
+mod common;
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,16 @@ const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 struct Responder(Child);
 
+/// A listener that takes clients of our own user.
+fn for_us(address: Address) -> ListenerConfig {
+    let me = rustix::process::geteuid().as_raw();
+    ListenerConfig { allowed_uids: vec![me], ..ListenerConfig::new(address) }
+}
+
 impl Responder {
     fn start(socket: &str, role: &str) -> Self {
         let args = ["--socket", socket, "--id", "5", "--ip", "192.0.2.9", "--mac", "02:00:00:00:00:09"];
-        let child = Command::new(build())
+        let child = Command::new(common::example("icmp_responder"))
             .args(args)
             .args(["--role", role, "--queues", "2"])
             .stdout(Stdio::null())
@@ -40,19 +47,6 @@ impl Drop for Responder {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// The example's program. `cargo test` builds it only if no target is chosen, so make sure.
-fn build() -> PathBuf {
-    // target/debug/deps/this-test
-    let profile = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_path_buf();
-    let program = profile.join("examples/icmp_responder");
-    if !program.exists() {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--offline", "-p", "memif", "--example", "icmp_responder", "--target-dir"]);
-        assert!(cargo.arg(profile.parent().unwrap()).status().unwrap().success());
-    }
-    program
 }
 
 fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -136,8 +130,7 @@ fn as_client() {
     let socket = format!("@memif-responder-{}-c", std::process::id());
     // It starts before its server.
     let mut responder = Responder::start(&socket, "client");
-    let mut listener =
-        Listener::bind(ListenerConfig::new(Address::parse(&socket).unwrap()), Instant::now()).unwrap();
+    let mut listener = Listener::bind(for_us(Address::parse(&socket).unwrap()), Instant::now()).unwrap();
     listener.add(InterfaceConfig::new(5, "memif0/5")).unwrap();
     for _ in 0..3 {
         let mut link = accept(&mut listener);

@@ -8,6 +8,8 @@ pub mod interface;
 pub mod ip4;
 pub mod l2;
 mod list;
+pub mod span;
+pub mod vxlan;
 pub mod wire;
 
 pub use list::nodes;

@@ -1,10 +1,10 @@
 //! The list of nodes. Nothing is in the graph that is not here.
 
 use crate::event::Events;
-use crate::{arp, ethernet, interface, ip4, l2};
-use wharf_engine::GraphBuilder;
+use crate::{arp, ethernet, interface, ip4, l2, span, vxlan};
 use wharf_engine::counter::Tally;
 use wharf_engine::wake::Waker;
+use wharf_engine::{FeatureOrder, GraphBuilder};
 
 /// Adds all nodes and arcs of this crate to `list`. What they have to say comes out of the returned [`Events`],
 /// and wakes `waker`.
@@ -20,8 +20,13 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
         .arc::<interface::InterfaceOutputArc>()
         .arc::<ip4::Ip4UnicastArc>()
         .arc::<ip4::Ip4OutputArc>();
-    list.node(|_| ethernet::EthernetInput)
+    list.node(|_| ethernet::EthernetInput::default())
+        .node(|_| ethernet::SubInterfaceOutput)
         .node(|_| l2::L2Input)
+        .node(|_| l2::L2Fwd::default())
+        .node(|_| l2::L2Flood)
+        .node(|_| l2::L2Output)
+        .node(|_| l2::ArpTermL2bd)
         .node(|seed| interface::InterfaceOutput { arc: seed.arc() })
         .node(|_| arp::ArpInput)
         .node(move |_| arp::ArpReply { events: arp_events() })
@@ -29,10 +34,18 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
         .node(|_| ip4::Ip4Lookup)
         .node(|seed| ip4::Ip4Rewrite { arc: seed.arc(), sent: Tally::default() })
         .node(move |_| ip4::Ip4Arp::new(resolve_events()))
+        .node(|_| ip4::Ip4LoadBalance)
         .node(|_| ip4::Ip4Local)
+        .node(|_| ip4::Ip4UdpLookup)
         .node(|_| ip4::Ip4Punt)
         .node(move |_| ip4::Ip4IcmpInput { events: echo_events() })
         .node(|_| ip4::Ip4IcmpEchoRequest)
-        .node(|_| ip4::Ip4IcmpError::default());
+        .node(|_| ip4::Ip4IcmpError::default())
+        .node(|_| vxlan::Vxlan4Input::default())
+        .node(|_| vxlan::Vxlan4Encap)
+        .node(|_| span::SpanInput)
+        .node(|_| span::SpanOutput);
+    list.feature::<interface::DeviceInputArc, span::SpanInput>(FeatureOrder::default())
+        .feature::<interface::InterfaceOutputArc, span::SpanOutput>(FeatureOrder::default());
     events
 }

@@ -6,7 +6,9 @@ use common::{HOST, MAC, NEIGHBOUR, Router, check, udp, with_header, with_options
 use std::sync::Arc;
 use wharf_engine::SwIfIndex;
 use wharf_engine::mtrie::MtrieWriter;
-use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
+use wharf_nodes::ip4::AdjacencyKind;
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 
 /// What must come out of interface 2 for a frame that was routed there.
 fn routed(frame: &[u8]) -> Vec<u8> {
@@ -262,9 +264,12 @@ fn ways_out_that_are_shut() {
     r.drops(&udp([20, 0, 0, 1], 64, 9), "ip4-input", "ip4 not enabled on this interface");
     // A cross-connect to an interface that does not exist, or exists no more.
     let entry = |mode| InterfaceEntry { up: true, mode, ..InterfaceEntry::default() };
+    let list = vec![InterfaceEntry::default(), entry(InputMode::L2)];
+    r.h.engine.tables::<InterfaceTables>().publish(InterfaceTables { list, ..InterfaceTables::default() });
     for peer in [0, 4, 1000, u32::MAX] {
-        let list = vec![InterfaceEntry::default(), entry(L2Mode::Xconnect(SwIfIndex(peer)))];
-        r.h.engine.tables::<InterfaceTables>().publish(InterfaceTables { list });
+        let port = L2Port { mode: PortMode::Xconnect, peer: SwIfIndex(peer), ..L2Port::default() };
+        let ports = vec![L2Port::default(), port];
+        r.h.engine.tables::<L2Tables>().publish(L2Tables { ports, ..L2Tables::default() });
         r.drops(&udp([20, 0, 0, 1], 64, 9), "interface-output", "interface is down");
     }
     r.h.engine.tables::<InterfaceTables>().publish(InterfaceTables::default());
@@ -298,4 +303,16 @@ fn each_interface_looks_into_its_own_table() {
     });
     r.drops(&udp([20, 0, 0, 1], 64, 9), "ip4-icmp-error", "no icmp4 error about a packet of our own");
     assert_eq!(r.h.error("ip4-lookup", "no route to destination"), 4);
+}
+
+/// An interface in IP mode: the packet as it is, but for its TTL.
+#[test]
+fn a_point_to_point_interface_gets_bare_packets() {
+    let mut r = Router::new(256);
+    r.change(|tables| tables.adjacencies[1].kind = AdjacencyKind::PointToPoint);
+    let frame = udp([20, 0, 0, 1], 64, 30);
+    assert_eq!(r.pass(1, &frame, 2), [routed(&frame)[14..].to_vec()]);
+    assert_eq!(r.adjacency_count(1).bytes, 20 + 8 + 30);
+    let told = r.pass(1, &udp([20, 0, 0, 1], 1, 4), 1);
+    assert_eq!((told.len(), told[0][34]), (1, 11), "its TTL counts too");
 }

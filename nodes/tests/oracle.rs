@@ -101,6 +101,7 @@ impl Model {
                     self.dropped += 1
                 }
             }
+            AdjacencyKind::PointToPoint => unreachable!("not in these tables"),
             AdjacencyKind::Rewrite => {
                 packet.bytes[8] -= u8::from(!packet.ours);
                 let frame = [&adjacency.rewrite[..], &packet.bytes].concat();

@@ -1,6 +1,8 @@
 //! Options, the three ways to run (one command, a script, a person), and exit codes.
 
+mod api;
 mod client;
+mod doctor;
 mod interactive;
 mod progress;
 mod script;
@@ -17,7 +19,8 @@ use progress::Progress;
 /// Talk to a running wharf.
 ///
 /// With a command, runs it. Without one, runs the commands of FILE or of standard input, or asks for them
-/// when that is a terminal. Exit code: 0 when all succeeded, 1 when a command failed, 2 when wharf could not
+/// when that is a terminal. `wharfctl memif doctor` needs no wharf: see its own help; nor does
+/// `wharfctl api export DIR`, which writes the definitions of the binary API's messages. Exit code: 0 when all succeeded, 1 when a command failed, 2 when wharf could not
 /// be reached.
 #[derive(Parser)]
 #[command(name = "wharfctl", version)]
@@ -73,6 +76,18 @@ fn complain(message: &str) {
 }
 
 fn run(options: Options) -> Result<(), Failure> {
+    if let [api, export, directory] = &options.command[..]
+        && api == "api"
+        && export == "export"
+    {
+        return api::export(directory.as_ref());
+    }
+    if let [memif, doctor, words @ ..] = &options.command[..]
+        && memif == "memif"
+        && doctor == "doctor"
+    {
+        return doctor::run(words);
+    }
     if !options.command.is_empty() {
         let mut client = Client::connect(options.socket.as_deref())?;
         return match execute(&mut client, &join(&options.command))? {

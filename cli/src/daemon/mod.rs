@@ -1,8 +1,11 @@
 //! The daemon: configuration, start, main loop, stop.
 
 mod background;
+mod log;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CpuSet;
 use std::error::Error;
 use std::fs;
 use std::os::fd::AsFd;
@@ -11,10 +14,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use wharf_control::api::{ApiConfig, ApiServer};
 use wharf_control::cli::{Server, ServerConfig};
 use wharf_control::dataplane::{Dataplane, engine_config};
+use wharf_control::log::Log;
 use wharf_control::shell::DaemonShell;
-use wharf_control::startup::{RxMode, StartupConfig, Warning};
+use wharf_control::startup::{Cores, RxMode, SocketName, StartupConfig, Warning};
+use wharf_control::stats::StatsServer;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -38,19 +44,28 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
         [] => return Err(USAGE.into()),
         _ => {}
     }
-    let (config, warnings) = read_config(&args)?;
+    let cores = cores();
+    let (config, warnings) = read_config(&args, &cores)?;
     for warning in &warnings {
         eprintln!("wharf: warning: {warning}");
     }
     if !config.unix.nodaemon && !config.unix.interactive && !background::is_child() {
         return background::start(&args, &cli_socket(&config));
     }
-    start_log(&config)?;
-    serve(&config)
+    let log = log::start(&config)?;
+    serve(&config, &cores, log)
 }
 
-fn read_config(args: &[String]) -> Result<(StartupConfig, Vec<Warning>)> {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(u16::MAX)) as u16);
+/// The cores that this process may use.
+fn cores() -> Cores {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU as u16).filter(|core| set.is_set((*core).into())).collect(),
+        // More cores than the set has room for.
+        Err(_) => (0..std::thread::available_parallelism().map_or(1, |n| n.get() as u16)).collect(),
+    }
+}
+
+fn read_config(args: &[String], cores: &Cores) -> Result<(StartupConfig, Vec<Warning>)> {
     if args[0] == "-c" {
         let [_, file] = args else { return Err(format!("-c takes one file\n{USAGE}").into()) };
         let text = fs::read_to_string(file).map_err(|e| format!("cannot read {file}: {e}"))?;
@@ -73,20 +88,12 @@ fn cli_socket(config: &StartupConfig) -> PathBuf {
     config.unix.cli_listen.clone().unwrap_or_else(|| runtime_dir(config).join("cli.sock"))
 }
 
-fn start_log(config: &StartupConfig) -> Result<()> {
-    let builder = tracing_subscriber::fmt().with_target(false).with_ansi(false);
-    let filter = tracing_subscriber::EnvFilter::try_from_env("WHARF_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = builder.with_env_filter(filter);
-    match &config.unix.log {
-        Some(path) => {
-            let file = fs::File::options().create(true).append(true).open(path);
-            let file = file.map_err(|e| format!("cannot write the log {}: {e}", path.display()))?;
-            builder.with_writer(Mutex::new(file)).init();
-        }
-        None => builder.with_writer(std::io::stderr).init(),
+/// The path of a socket that has a usual name in the runtime directory.
+fn socket_path(config: &StartupConfig, name: Option<&SocketName>, usual: &str) -> PathBuf {
+    match name {
+        Some(SocketName::At(path)) => path.clone(),
+        Some(SocketName::Default) | None => runtime_dir(config).join(usual),
     }
-    Ok(())
 }
 
 fn group(name: &str) -> Result<u32> {
@@ -98,7 +105,16 @@ fn group(name: &str) -> Result<u32> {
     line.and_then(|l| l.get(2)?.parse().ok()).ok_or_else(|| format!("there is no group `{name}'").into())
 }
 
-fn serve(config: &StartupConfig) -> Result<()> {
+/// As many descriptors as the system lets us have: each memif interface takes one, and one for each of its rings.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!("the limit of {:?} descriptors cannot be raised: {error}", limit.current);
+    }
+}
+
+fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     // Signals first: one that comes during the start must not leave anything behind.
     let (signals, mut notify) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -116,8 +132,9 @@ fn serve(config: &StartupConfig) -> Result<()> {
         tracing::warn!("main cannot be pinned to core {core}");
     }
     wharf_drivers::af_xdp::raise_memlock_limit();
+    raise_descriptor_limit();
 
-    let mut dataplane = Dataplane::start(&engine_config(config), &dir, |_| {})?;
+    let mut dataplane = Dataplane::start(&engine_config(config, cores), &dir, |_| {})?;
     if let Some(mode) = config.default_rx_mode {
         dataplane.set_default_rx_mode(match mode {
             RxMode::Polling => wharf_engine::device::RxMode::Polling,
@@ -125,12 +142,15 @@ fn serve(config: &StartupConfig) -> Result<()> {
             RxMode::Adaptive => wharf_engine::device::RxMode::Adaptive,
         });
     }
+    dataplane.set_log(log);
+    dataplane.trace_api(config.api_trace);
     let poll_fd = dataplane.poll_fd();
     let dataplane = Arc::new(Mutex::new(dataplane));
     let shell = Arc::new(DaemonShell::new(Arc::clone(&dataplane))?);
 
     let mut server = ServerConfig::new(cli_socket(config));
-    server.group = config.unix.gid.as_deref().map(group).transpose()?;
+    let group = config.unix.gid.as_deref().map(group).transpose()?;
+    server.group = group;
     server.prompt = config.unix.cli_prompt.clone().unwrap_or_else(|| "wharf# ".into());
     if config.unix.cli_no_banner {
         server.banner = None;
@@ -138,6 +158,9 @@ fn serve(config: &StartupConfig) -> Result<()> {
     let socket = cli_socket(config);
     let server = Server::start(server, shell.clone())
         .map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
+    let api = ApiConfig { path: socket_path(config, config.socksvr.as_ref(), "api.sock"), group };
+    let mut api = ApiServer::start(&api, shell.clone())?;
+    let stats = StatsServer::start(&socket_path(config, config.statseg.as_ref(), "stats.sock"), group)?;
     if let Some(pidfile) = &config.unix.pidfile {
         fs::write(pidfile, format!("{}\n", std::process::id()))
             .map_err(|e| format!("cannot write {}: {e}", pidfile.display()))?;
@@ -164,18 +187,23 @@ fn serve(config: &StartupConfig) -> Result<()> {
     tracing::info!("wharf v{} runs, CLI at {}", env!("CARGO_PKG_VERSION"), socket.display());
 
     loop {
-        let lock = || dataplane.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = lock().process(Instant::now());
+        let next = {
+            let mut dataplane = dataplane.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let due = dataplane.process(now);
+            stats.process(dataplane.engine());
+            due.min(api.process(&mut dataplane, now))
+        };
         let wait = next.saturating_duration_since(Instant::now());
         let timeout =
             rustix::time::Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
-        let mut fds =
-            [PollFd::new(&*poll_fd, PollFlags::IN), PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        let wake = [signals.as_fd(), poll_fd.as_fd(), api.poll_fd(), stats.poll_fd()];
+        let mut fds = wake.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("cannot wait for events: {error}").into()),
         }
-        if fds[1].revents().contains(PollFlags::IN) {
+        if fds[0].revents().contains(PollFlags::IN) {
             break;
         }
     }

@@ -35,3 +35,12 @@ pub(crate) fn counter(daemon: &Daemon, interface: &str, name: &str) -> u64 {
 pub(crate) fn link(daemon: &Daemon, interface: &str) -> String {
     daemon.json(&format!("show interface {interface}"))[0]["link"].as_str().unwrap_or_default().to_owned()
 }
+
+/// How often a node counted an error, such as `ip4-rewrite` its `ip4 ttl <= 1`.
+#[track_caller]
+pub(crate) fn error(daemon: &Daemon, node: &str, reason: &str) -> u64 {
+    let rows = daemon.json("show errors verbose");
+    let row =
+        rows.as_array().and_then(|rows| rows.iter().find(|r| r["node"] == node && r["reason"] == reason));
+    row.unwrap_or_else(|| panic!("{node} has no error `{reason}'"))["count"].as_u64().unwrap_or(0)
+}

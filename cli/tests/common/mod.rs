@@ -8,7 +8,9 @@
 
 mod balance;
 mod daemon;
+mod memif_peers;
 mod netns;
+mod ovs;
 mod peers;
 
 use std::path::{Path, PathBuf};
@@ -17,9 +19,11 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use balance::{counter, link, settled};
+pub(crate) use balance::{counter, error, link, settled};
 pub(crate) use daemon::Daemon;
+pub(crate) use memif_peers::{Bystander, CANARY, Echo, attach, connected, memif_example};
 pub(crate) use netns::{Netns, Veth};
+pub(crate) use ovs::Ovs;
 pub(crate) use peers::{PortStats, Testpmd, TestpmdPort, iperf3, scapy};
 
 /// Long, as the machine may be busy; nothing waits that long when all is well.

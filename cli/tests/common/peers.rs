@@ -55,6 +55,14 @@ impl Testpmd {
     /// `--`), such as `--forward-mode=mac`. It does not forward before [`Testpmd::command`] says `start`.
     #[track_caller]
     pub(crate) fn start(ports: &[TestpmdPort], queues: u16, arguments: &[&str]) -> Self {
+        let mut testpmd = Self::launch(ports, queues, arguments);
+        testpmd.wait_ready();
+        testpmd
+    }
+
+    /// As [`Testpmd::start`], without waiting: for many at once.
+    #[track_caller]
+    pub(crate) fn launch(ports: &[TestpmdPort], queues: u16, arguments: &[&str]) -> Self {
         let dir = TempDir::new();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         // Its output goes to a file: by lines, please.
@@ -85,9 +93,13 @@ impl Testpmd {
         command.env("RUNTIME_DIRECTORY", dir.path());
         command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("dpdk-testpmd: {e}"));
-        let mut testpmd = Self { dir, child: Background(child), ports: ports.len() };
-        testpmd.wait_for("testpmd's prompt", 0, |text| text.contains("Done"));
-        testpmd
+        Self { dir, child: Background(child), ports: ports.len() }
+    }
+
+    /// Waits for the prompt.
+    #[track_caller]
+    pub(crate) fn wait_ready(&mut self) {
+        self.wait_for("testpmd's prompt", 0, |text| text.contains("Done"));
     }
 
     /// All that testpmd has said.

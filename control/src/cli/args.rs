@@ -4,6 +4,8 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use crate::refusal::Refusal;
+
 use super::value::{FromValue, Prefix, Value, read};
 
 /// Why a command failed, in words for the operator.
@@ -11,29 +13,72 @@ use super::value::{FromValue, Prefix, Value, read};
 /// Every `std::error::Error` converts into it, so that `?` works on the operations; for that reason it is
 /// not one itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CliError(String);
+pub struct CliError {
+    message: String,
+    /// The arguments that it is about; of these, the first that was given.
+    about: Vec<&'static str>,
+    /// The word that it is about, from 1.
+    word: Option<usize>,
+}
 
 impl CliError {
-    /// An error with this message. No trailing newline, no leading path: the tree adds the path.
+    /// An error with this message. No trailing newline, no leading path, no position: the tree adds the path, and the word
+    /// of the argument that [`CliError::about`] names.
     pub fn new(message: impl Into<String>) -> CliError {
-        CliError(message.into())
+        CliError { message: message.into(), about: Vec::new(), word: None }
     }
 
-    /// The same error with `prefix: ` in front.
+    /// The argument that the error is about, by its name in the syntax. More than one where a command calls it
+    /// differently than the operation does: the first that was given counts.
+    pub fn about(mut self, argument: &'static str) -> CliError {
+        self.about.push(argument);
+        self
+    }
+
+    /// The word that it is about, counted from 1.
+    pub(crate) fn at(mut self, word: usize) -> CliError {
+        self.word = Some(word);
+        self
+    }
+
+    /// Finds the word of the argument that it is about.
+    pub(crate) fn locate(mut self, args: &Args) -> CliError {
+        self.word = self.word.or_else(|| self.about.iter().find_map(|argument| args.word(argument)));
+        self
+    }
+
+    /// The same error with `prefix: ` in front, and the position behind.
     pub(crate) fn within(self, prefix: &str) -> CliError {
-        CliError(format!("{prefix}: {}", self.0))
+        CliError::new(format!("{prefix}: {self}"))
+    }
+}
+
+/// Says which argument an error is about.
+pub trait About<T> {
+    /// As [`CliError::about`].
+    ///
+    /// # Errors
+    /// The error that there was.
+    fn about(self, argument: &'static str) -> Result<T, CliError>;
+}
+
+impl<T, E: Into<CliError>> About<T> for Result<T, E> {
+    fn about(self, argument: &'static str) -> Result<T, CliError> {
+        self.map_err(|error| error.into().about(argument))
     }
 }
 
 impl Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)?;
+        self.word.map_or(Ok(()), |word| write!(f, " (word {word})"))
     }
 }
 
-impl<E: std::error::Error> From<E> for CliError {
+impl<E: std::error::Error + 'static> From<E> for CliError {
     fn from(error: E) -> CliError {
-        CliError(error.to_string())
+        let about = Refusal::find(&error).map(|refusal| refusal.parameter);
+        CliError { message: error.to_string(), about: about.into_iter().collect(), word: None }
     }
 }
 
@@ -42,6 +87,8 @@ impl<E: std::error::Error> From<E> for CliError {
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     pub(crate) value: Value,
+    /// Its place in the line, counted from 1.
+    pub(crate) word: usize,
     /// Which turn of the repeated group it belongs to, from 1; 0 outside.
     pub(crate) turn: u32,
 }
@@ -64,20 +111,31 @@ impl Args {
         }
     }
 
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.entries.iter().filter(move |entry| &*entry.name == name).map(|entry| &entry.value)
+    /// All that was given under this name.
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |entry| &*entry.name == name)
+    }
+
+    /// The values of a parameter, not the keyword that it is called as.
+    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+        self.named(name).filter(|entry| entry.value != Value::Flag)
+    }
+
+    /// The word that holds an argument, counted from 1.
+    fn word(&self, name: &str) -> Option<usize> {
+        self.values(name).chain(self.named(name)).next().map(|entry| entry.word)
     }
 
     /// Whether the keyword or parameter was given.
     pub fn flag(&self, name: &str) -> bool {
         let _ = self.check(name);
-        self.values(name).next().is_some()
+        self.named(name).next().is_some()
     }
 
     /// The value of an optional parameter, `None` when it was not given.
     pub fn opt<T: FromValue>(&self, name: &str) -> Result<Option<T>, CliError> {
         self.check(name)?;
-        self.values(name).find(|value| **value != Value::Flag).map(|value| read(name, value)).transpose()
+        self.values(name).next().map(read).transpose()
     }
 
     /// The value of a parameter that this command can't do without.
@@ -88,7 +146,7 @@ impl Args {
     /// All values of a parameter that a repeated group holds.
     pub fn all<T: FromValue>(&self, name: &str) -> Result<Vec<T>, CliError> {
         self.check(name)?;
-        self.values(name).filter(|value| **value != Value::Flag).map(|value| read(name, value)).collect()
+        self.values(name).map(read).collect()
     }
 
     /// A required number.
@@ -134,7 +192,7 @@ impl Args {
     /// The software interface index of an optional `<interface>`.
     pub fn opt_interface(&self, name: &str) -> Result<Option<u32>, CliError> {
         self.check(name)?;
-        match self.values(name).find(|value| **value != Value::Flag) {
+        match self.values(name).next().map(|entry| &entry.value) {
             None => Ok(None),
             Some(Value::Interface { index, .. }) => Ok(Some(*index)),
             Some(_) => Err(CliError::new(format!("<{name}> is not declared as an interface"))),

@@ -18,7 +18,8 @@
 //! `block` (`{ ... }`, raw) and `line` (the rest). A parameter is called by its name, else as the keyword that
 //! it directly follows, else as its type.
 //!
-//! Nothing runs when a line does not parse, and the message says what was wrong at which word.
+//! Nothing runs when a line does not parse, and the message says what was wrong at which word. So does a command's
+//! own error when it names the argument that it is about, see [`CliError::about`].
 
 mod args;
 mod complete;
@@ -28,7 +29,6 @@ mod output;
 mod parse;
 mod server;
 mod session;
-mod shell;
 mod syntax;
 mod table;
 pub mod telnet;
@@ -39,12 +39,11 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use args::{Args, CliError};
+pub use args::{About, Args, CliError};
 pub use complete::{Candidate, Completion};
 pub use output::{Output, Shown};
 pub use server::{MAX_CLIENTS, Server, ServerConfig};
 pub use session::{Executor, MAX_REQUEST, Outcome, Session, Terminal};
-pub use shell::Shell;
 pub use table::Row;
 pub use token::{is_comment, statements};
 pub use tree::{Change, Command, Registry, RegistryError, Show};

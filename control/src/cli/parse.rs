@@ -78,7 +78,7 @@ impl<'a> Matcher<'a> {
 
     fn push(&mut self, name: &Arc<str>, value: Value) {
         let turn = if self.in_turn { self.turn } else { 0 };
-        self.entries.push(Entry { name: name.clone(), value, turn });
+        self.entries.push(Entry { name: name.clone(), value, word: self.at + 1, turn });
     }
 
     /// Matches groups in any order until none fits. A nested sequence is entered by its first groups up
@@ -120,7 +120,7 @@ impl<'a> Matcher<'a> {
             return Ok(());
         };
         let Some(token) = self.peek() else {
-            return Err(CliError::new(format!("missing {}", group.text)));
+            return Err(self.missing(&group.text));
         };
         Err(match &group.body {
             Body::Parameter(parameter) => self.mismatch(parameter, token),
@@ -160,7 +160,7 @@ impl<'a> Matcher<'a> {
         };
         let Some(token) = self.peek() else {
             expect_all(&mut self.expected);
-            return Err(CliError::new(format!("missing {text}")));
+            return Err(self.missing(text));
         };
         let fits = alternatives.iter().filter_map(|a| self.fit_sequence(a, token).map(|fit| (fit, a)));
         let Some((fit, best)) = fits.min_by_key(|(fit, _)| *fit) else {
@@ -183,8 +183,8 @@ impl<'a> Matcher<'a> {
     fn parameter(&mut self, parameter: &'a Parameter) -> Result<(), CliError> {
         let Some(token) = self.peek() else {
             self.expected.push(Expected::Parameter(parameter));
-            return Err(CliError::new(format!(
-                "missing <{}>, which must be {}",
+            return Err(self.missing(&format!(
+                "<{}>, which must be {}",
                 parameter.name,
                 parameter.kind.describe()
             )));
@@ -229,6 +229,11 @@ impl<'a> Matcher<'a> {
 
     fn fit_sequence(&self, sequence: &Sequence, token: &Token) -> Option<Fit> {
         entry_groups(sequence).iter().filter_map(|group| self.fit(group, token)).min()
+    }
+
+    /// Something that should be the next word, where there is none.
+    fn missing(&self, what: &str) -> CliError {
+        CliError::new(format!("missing {what}")).at(self.at + 1)
     }
 
     fn unknown(&self, token: &Token) -> CliError {

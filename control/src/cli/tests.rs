@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::*;
+use crate::dataplane::OpError;
 
 /// A context that remembers what ran.
 #[derive(Default)]
@@ -45,7 +46,7 @@ fn memif(lab: &mut Lab, args: &Args, out: &mut Output<'_>) -> Result<(), CliErro
     let id = args.u32("id")?;
     let ring = args.opt::<u32>("ring-size")?.unwrap_or(1024);
     if !ring.is_power_of_two() {
-        return Err(CliError::new("ring-size must be a power of two"));
+        return Err(CliError::new("must be a power of two").about("ring-size"));
     }
     let role = if args.flag("slave") { "slave" } else { "master" };
     lab.ran.push(format!("memif{}/{id} {role} {ring}", args.opt::<u32>("socket-id")?.unwrap_or(0)));
@@ -55,6 +56,9 @@ fn memif(lab: &mut Lab, args: &Args, out: &mut Output<'_>) -> Result<(), CliErro
 
 fn routes(lab: &mut Lab, args: &Args, _: &mut Output<'_>) -> Result<(), CliError> {
     let prefix = args.prefix("prefix")?;
+    if let Some(table) = args.opt::<u32>("table")?.filter(|table| *table == 9) {
+        return Err(CliError::new(format!("no table {table}")).about("table"));
+    }
     for via in args.turns() {
         let next_hop = via.opt::<std::net::IpAddr>("next-hop")?;
         let weight = via.opt::<u8>("weight")?.unwrap_or(1);
@@ -173,18 +177,18 @@ fn errors_say_what_and_where() {
     for (line, error) in [
         ("foo", "unknown input `foo' (word 1)"),
         ("show foo", "show: unknown input `foo' (word 2)"),
-        ("show in", "`show in' is ambiguous: interface, interrupts"),
-        ("s", "`s' is ambiguous: set, show"),
-        ("set interface", "set interface: incomplete, next: ip, l2, mtu, state"),
+        ("show in", "`show in' is ambiguous (word 2): interface, interrupts"),
+        ("s", "`s' is ambiguous (word 1): set, show"),
+        ("set interface", "set interface: incomplete (word 3), next: ip, l2, mtu, state"),
         ("create interface memif id 0 foo", "create interface memif: unknown input `foo' (word 6)"),
         (
             "create interface memif foo",
             "create interface memif: unknown input `foo' (word 4), expected id <n>",
         ),
-        ("create interface memif slave", "create interface memif: missing id <n>"),
+        ("create interface memif slave", "create interface memif: missing id <n> (word 5)"),
         (
             "create interface memif id",
-            "create interface memif: missing <id>, which must be a number from 0 to 4294967295",
+            "create interface memif: missing <id>, which must be a number from 0 to 4294967295 (word 5)",
         ),
         ("create interface memif id 1 id 2", "create interface memif: `id' given twice (word 6)"),
         (
@@ -205,7 +209,7 @@ fn errors_say_what_and_where() {
         ),
         (
             "create interface memif id 1 ring-size 100",
-            "create interface memif: ring-size must be a power of two",
+            "create interface memif: must be a power of two (word 7)",
         ),
         (
             "set interface mtu abc memif0/0",
@@ -220,7 +224,7 @@ fn errors_say_what_and_where() {
             "set interface state memif0/0 upp",
             "set interface state: unknown input `upp' (word 5), expected {up|down}",
         ),
-        ("set interface state memif0/0", "set interface state: missing {up|down}"),
+        ("set interface state memif0/0", "set interface state: missing {up|down} (word 5)"),
         ("show interface memif9", "show interface: unknown interface `memif9' (word 3)"),
         ("show version now", "show version: unknown input `now' (word 3)"),
         ("clear interfaces now", "clear interfaces: unknown input `now' (word 3)"),
@@ -228,7 +232,7 @@ fn errors_say_what_and_where() {
         ("trace add ip4-foo 5", "trace add: unknown node `ip4-foo' (word 3)"),
         (
             "ip route add 10.0.0.0/8",
-            "ip route add: missing {via {<next-hop:ip> [<interface>]|<interface>|drop|local} [weight <1-255>]}",
+            "ip route add: missing {via {<next-hop:ip> [<interface>]|<interface>|drop|local} [weight <1-255>]} (word 5)",
         ),
         ("packet-generator new { name", "missing `}' for the `{' at word 3"),
         (
@@ -240,6 +244,26 @@ fn errors_say_what_and_where() {
     ] {
         assert_eq!(run(line).unwrap_err(), error, "{line}");
     }
+}
+
+/// A command's own error stands at the word of the argument, wherever that was given, and at the first of several names
+/// that was.
+#[test]
+fn a_command_says_which_argument_is_wrong() {
+    let at = |line: &str| run(line).unwrap_err();
+    for (line, word) in [
+        ("create interface memif ring-size 100 id 1", 5),
+        ("create interface memif id 1 slave ring-size 100", 8),
+        ("ip route add 10.0.0.0/8 via 10.0.0.1 via 10.0.0.2 weight 255 table 9", 12),
+    ] {
+        assert!(at(line).ends_with(&format!(" (word {word})")), "{line}: {}", at(line));
+    }
+    let args = Args { entries: vec![], declared: [].into() };
+    assert_eq!(CliError::new("no").about("x").locate(&args).to_string(), "no");
+    let refused = OpError::parameter::<()>("x", "no").unwrap_err();
+    assert_eq!(CliError::from(refused), CliError::new("no").about("x"));
+    let twice: Result<(), CliError> = Err(CliError::new("no").about("x")).about("y");
+    assert_eq!(twice, Err(CliError::new("no").about("x").about("y")));
 }
 
 #[test]
@@ -304,13 +328,13 @@ fn exec_runs_files_and_names_the_line() {
     let own = dir.join("self").display().to_string();
     file("self", &format!("exec {own}\n"));
     let error = registry().execute(&mut lab, &format!("exec {own}"), &mut out).unwrap_err().to_string();
-    assert!(error.ends_with("files call each other more than 8 deep"), "{error}");
+    assert!(error.ends_with("files call each other more than 8 deep (word 2)"), "{error}");
     assert_eq!(error.matches(&format!("{own}:1: ")).count(), 8);
 
     let missing = registry().execute(&mut lab, "exec /nonexistent", &mut out).unwrap_err().to_string();
     assert!(missing.starts_with("exec: /nonexistent: "), "{missing}");
     let device = registry().execute(&mut lab, "exec /dev/zero", &mut out).unwrap_err().to_string();
-    assert_eq!(device, "exec: /dev/zero: not a regular file");
+    assert_eq!(device, "exec: /dev/zero: not a regular file (word 2)");
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -367,7 +391,7 @@ fn help_lists_what_there_is() {
     assert!(text.starts_with("create interface memif id <n> ["), "{text}");
     assert!(text.contains("descriptors in a ring"));
     assert!(text_of("help").unwrap().contains("set "));
-    assert_eq!(text_of("help foo").unwrap_err(), "help: no command `foo'");
+    assert_eq!(text_of("help foo").unwrap_err(), "help: no command `foo' (word 2)");
 }
 
 proptest::proptest! {

@@ -243,17 +243,21 @@ impl<C: Names> Registry<C> {
             Run::Comment => Ok(()),
             Run::Help => self.help(&args.rest("line"), out),
             // The file and line in its errors say more than `exec' in front would.
-            Run::Exec => return self.exec(context, &args.text("path")?, out, depth),
+            Run::Exec => {
+                let result = self.exec(context, &args.text("path")?, out, depth);
+                return result.map_err(|error| error.locate(&args));
+            }
         };
-        done.map_err(|error| error.within(&walk.path))
+        done.map_err(|error| error.locate(&args).within(&walk.path))
     }
 
     fn exec(&self, context: &mut C, path: &str, out: &mut Output<'_>, depth: usize) -> Result<(), CliError> {
         if depth >= MAX_EXEC_DEPTH {
-            return Err(CliError::new(format!("exec: {path}: files call each other more than 8 deep")));
+            let error = CliError::new(format!("exec: {path}: files call each other more than 8 deep"));
+            return Err(error.about("path"));
         }
-        let script =
-            read_script(path).map_err(|error| CliError::from(error).within(&format!("exec: {path}")))?;
+        let script = read_script(path)
+            .map_err(|error| CliError::new(format!("exec: {path}: {error}")).about("path"))?;
         self.run_script_at(context, path, &script, out, depth + 1)
     }
 
@@ -262,7 +266,10 @@ impl<C: Names> Registry<C> {
         let walk = self.walk(&tokens);
         if let Some(token) = tokens.get(walk.depth) {
             return Err(match walk.ambiguous.is_empty() {
-                true => CliError::new(format!("no command `{}'", display_word(&token.text))),
+                true => {
+                    // Word 1 is `help'.
+                    CliError::new(format!("no command `{}'", display_word(&token.text))).at(walk.depth + 2)
+                }
                 false => ambiguous(&walk, &tokens),
             });
         }
@@ -328,7 +335,7 @@ fn no_command(walk: &Walk<'_>, tokens: &[Token]) -> CliError {
         }
         None => {
             let next: Vec<&str> = walk.branch.children.keys().copied().collect();
-            CliError::new(format!("incomplete, next: {}", next.join(", ")))
+            CliError::new(format!("incomplete (word {}), next: {}", walk.depth + 1, next.join(", ")))
         }
     };
     if walk.path.is_empty() { error } else { error.within(&walk.path) }
@@ -337,7 +344,12 @@ fn no_command(walk: &Walk<'_>, tokens: &[Token]) -> CliError {
 fn ambiguous(walk: &Walk<'_>, tokens: &[Token]) -> CliError {
     let word = tokens.get(walk.depth).map_or("", |token| token.text.as_str());
     let path = if walk.path.is_empty() { String::new() } else { format!("{} ", walk.path) };
-    CliError::new(format!("`{path}{}' is ambiguous: {}", display_word(word), walk.ambiguous.join(", ")))
+    CliError::new(format!(
+        "`{path}{}' is ambiguous (word {}): {}",
+        display_word(word),
+        walk.depth + 1,
+        walk.ambiguous.join(", ")
+    ))
 }
 
 fn read_script(path: &str) -> std::io::Result<String> {

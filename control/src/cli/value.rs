@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::args::CliError;
+use super::args::{CliError, Entry};
 use super::token::Token;
 
 /// The names that a context knows: a word is an `<interface>` only when it is in here.
@@ -286,11 +286,12 @@ from_variant! {
     Vec<u32>, "a list", Value::List(list) => Ok(list.clone());
 }
 
-/// Reads `value` as a `T`, naming the parameter in the error.
-pub(crate) fn read<T: FromValue>(name: &str, value: &Value) -> Result<T, CliError> {
-    match T::from_value(value) {
+/// Reads an argument as a `T`, naming the parameter and its word in the error.
+pub(crate) fn read<T: FromValue>(entry: &Entry) -> Result<T, CliError> {
+    let name = &entry.name;
+    match T::from_value(&entry.value) {
         Some(Ok(value)) => Ok(value),
-        Some(Err(message)) => Err(CliError::new(format!("<{name}> {message}"))),
+        Some(Err(message)) => Err(CliError::new(format!("<{name}> {message}")).at(entry.word)),
         None => Err(CliError::new(format!("<{name}> is not declared as {}", T::WHAT))),
     }
 }

@@ -1,11 +1,11 @@
 //! Commands about AF_XDP.
 
-use crate::cli::{Args, CliError, Command, Output, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Shown};
 use crate::dataplane::Dataplane;
 use serde::Serialize;
 use std::fmt::Write;
 use wharf_drivers::af_xdp::program::KeptPort;
-use wharf_drivers::af_xdp::{CopyMode, XdpConfig};
+use wharf_drivers::af_xdp::{CopyMode, TxInfo, XdpConfig};
 use wharf_engine::SwIfIndex;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
@@ -29,11 +29,10 @@ fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), C
     config.netns = args.opt::<String>("netns")?;
     config.rx_ring = args.opt::<u32>("rx-queue-size")?.unwrap_or(config.rx_ring);
     config.tx_ring = args.opt::<u32>("tx-queue-size")?.unwrap_or(config.tx_ring);
-    for size in [config.rx_ring, config.tx_ring] {
+    for (argument, size) in [("rx-queue-size", config.rx_ring), ("tx-queue-size", config.tx_ring)] {
         if !size.is_power_of_two() || !(64..=4096).contains(&size) {
-            return Err(CliError::new(format!(
-                "a queue's size must be a power of two from 64 to 4096, got {size}"
-            )));
+            let error = format!("a queue's size must be a power of two from 64 to 4096, got {size}");
+            return Err(CliError::new(error).about(argument));
         }
     }
     config.copy = match () {
@@ -41,9 +40,10 @@ fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), C
         () if args.flag("no-zero-copy") => CopyMode::Copy,
         () => CopyMode::Auto,
     };
-    let ports = |name: &str| -> Result<Vec<u16>, CliError> {
+    let ports = |name: &'static str| -> Result<Vec<u16>, CliError> {
         let list = args.opt::<Vec<u32>>(name)?.unwrap_or_default();
-        let port = |p: u32| u16::try_from(p).map_err(|_| CliError::new(format!("{name}: {p} is not a port")));
+        let port =
+            |p: u32| u16::try_from(p).map_err(|_| CliError::new(format!("{p} is not a port")).about(name));
         list.into_iter().map(port).collect()
     };
     let (tcp, udp) = (ports("keep-tcp")?, ports("keep-udp")?);
@@ -54,14 +54,15 @@ fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), C
     let name = args.opt::<String>("name")?.unwrap_or_else(|| format!("{}/0", config.host_if));
     let wanted = args.opt::<u64>("n")?;
     let host_if = config.host_if.clone();
-    let index = dp.create_af_xdp(name, config, args.flag("mac-reuse"))?;
+    let index = dp.create_af_xdp(name, config, args.flag("mac-reuse")).about("host-if")?;
     let queues = dp.xdp.info(index).map_or(0, |i| i.queues as u64);
     if let Some(wanted) = wanted.filter(|w| *w != queues) {
         dp.delete_interface(index)?;
-        return Err(CliError::new(format!(
+        let error = CliError::new(format!(
             "{host_if} has {queues} receive queues, and all must be bound: what arrives on the others would be lost; \
              not {wanted}"
-        )));
+        ));
+        return Err(error.about("n"));
     }
     out.line(dp.interface_name(index));
     Ok(())
@@ -74,9 +75,29 @@ fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Result<(), Cli
     };
     let index = SwIfIndex(index);
     if dp.xdp.info(index).is_none() {
-        return Err(CliError::new(format!("{} is not an AF_XDP interface", dp.interface_name(index))));
+        let error = CliError::new(format!("{} is not an AF_XDP interface", dp.interface_name(index)));
+        return Err(error.about("interface").about("sw_if_index"));
     }
-    Ok(dp.delete_interface(index)?)
+    dp.delete_interface(index).about("sw_if_index")
+}
+
+#[derive(Serialize)]
+struct TxRow {
+    waiting: u32,
+    stalls: u64,
+    no_memory: u64,
+    failed: u64,
+    last_failure: Option<String>,
+}
+
+fn tx_row(info: TxInfo) -> TxRow {
+    TxRow {
+        waiting: info.held,
+        stalls: info.stalls,
+        no_memory: info.no_memory,
+        failed: info.failed,
+        last_failure: info.last_failure,
+    }
 }
 
 #[derive(Serialize)]
@@ -94,6 +115,7 @@ struct XdpRow {
     rx_ring_full: u64,
     rx_fill_empty: u64,
     tx_invalid: u64,
+    tx_queues: Vec<TxRow>,
     lost: Option<String>,
 }
 
@@ -116,6 +138,7 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
             rx_ring_full: info.statistics.rx_ring_full,
             rx_fill_empty: info.statistics.rx_fill_empty,
             tx_invalid: info.statistics.tx_invalid,
+            tx_queues: info.tx.into_iter().map(tx_row).collect(),
             lost: info.lost,
         })
         .collect();
@@ -138,6 +161,14 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
                 "  rx dropped {} invalid {} ring full {} fill empty {}, tx invalid {}",
                 row.rx_dropped, row.rx_invalid, row.rx_ring_full, row.rx_fill_empty, row.tx_invalid
             );
+            for (queue, tx) in row.tx_queues.iter().enumerate() {
+                let last = tx.last_failure.as_ref().map_or(String::new(), |last| format!(" ({last})"));
+                let _ = writeln!(
+                    text,
+                    "  tx queue {queue} waiting {} stalls {} wake-ups without memory {} failed {}{last}",
+                    tx.waiting, tx.stalls, tx.no_memory, tx.failed
+                );
+            }
             if let Some(lost) = &row.lost {
                 let _ = writeln!(text, "  out of use: {lost}");
             }

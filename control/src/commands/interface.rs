@@ -1,14 +1,14 @@
 //! Commands about interfaces.
 
 use super::prefix4;
-use crate::cli::{Args, CliError, Command, Output, Row, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Row, Shown};
 use crate::dataplane::Dataplane;
 use crate::interface::Interface;
+use crate::l2::L2Mode;
 use serde::Serialize;
 use std::fmt::Write;
-use wharf_engine::SwIfIndex;
 use wharf_engine::device::RxMode;
-use wharf_nodes::interface::L2Mode;
+use wharf_engine::{EngineError, SwIfIndex};
 use wharf_nodes::wire::MacAddress;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
@@ -18,7 +18,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Create a loopback interface",
         create_loopback,
     ),
-    Command::new("delete loopback interface", "intfc <interface>", "Delete a loopback interface", delete),
+    Command::new(
+        "delete loopback interface",
+        "intfc <interface:interface>",
+        "Delete a loopback interface",
+        delete,
+    ),
     Command::new("delete interface", "<interface>", "Delete an interface of any kind", delete),
     Command::new("set interface state", "<interface> {up|down}", "Bring an interface up or down", state),
     Command::new("set interface mtu", "[packet|ip4] <mtu:n> <interface>", "Set the longest IP packet", mtu),
@@ -35,13 +40,6 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Put an interface into an IPv4 table",
         table,
     ),
-    Command::new(
-        "set interface l2 xconnect",
-        "<interface> <peer:interface>",
-        "Send what is received out of the peer",
-        xconnect,
-    ),
-    Command::new("set interface l3", "<interface>", "Give an interface back to the L3 protocols", l3),
     Command::new(
         "set interface rx-mode",
         "<interface> [queue <u32>] {polling|interrupt|adaptive}",
@@ -92,17 +90,13 @@ fn index(args: &Args) -> Result<SwIfIndex, CliError> {
 
 fn create_loopback(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     let mac = args.opt::<[u8; 6]>("mac")?.map(MacAddress);
-    let index = dp.create_loopback(mac, args.opt::<u32>("instance")?)?;
+    let index = dp.create_loopback(mac, args.opt::<u32>("instance")?).about("instance")?;
     out.line(dp.interface_name(index));
     Ok(())
 }
 
 fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    let index = SwIfIndex(match args.opt_interface("interface") {
-        Ok(Some(index)) => index,
-        _ => args.interface("intfc")?,
-    });
-    Ok(dp.delete_interface(index)?)
+    Ok(dp.delete_interface(index(args)?)?)
 }
 
 fn state(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -129,14 +123,6 @@ fn table(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     Ok(dp.set_table(index(args)?, args.u32("table")?)?)
 }
 
-fn xconnect(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    Ok(dp.set_xconnect(index(args)?, SwIfIndex(args.interface("peer")?))?)
-}
-
-fn l3(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    Ok(dp.set_l3(index(args)?)?)
-}
-
 fn rx_mode(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let mode = match () {
         () if args.flag("polling") => RxMode::Polling,
@@ -152,7 +138,9 @@ fn placement(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 
 fn feature(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let (arc, feature, on) = (args.text("arc")?, args.text("feature")?, !args.flag("disable"));
-    Ok(dp.engine.set_feature(&arc, &feature, index(args)?, on)?)
+    let result = dp.engine.set_feature(&arc, &feature, index(args)?, on);
+    let about = if matches!(result, Err(EngineError::UnknownArc(_))) { "arc" } else { "feature" };
+    result.about(about)
 }
 
 fn clear(dp: &mut Dataplane, _: &Args, _: &mut Output<'_>) -> Done {
@@ -205,15 +193,19 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
 }
 
 fn row(dp: &Dataplane, index: SwIfIndex, record: Interface) -> InterfaceRow {
-    let mut counters = Vec::new();
+    let mut counters: Vec<(String, u64)> = Vec::new();
+    let mut add = |name: String, count| match counters.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, sum)) => *sum += count,
+        None => counters.push((name, count)),
+    };
     for (name, counter) in dp.engine.counters().all() {
         let count = counter.get(index.0);
         match name {
             "rx" | "tx" => {
-                counters.push((format!("{name} packets"), count.packets));
-                counters.push((format!("{name} bytes"), count.bytes));
+                add(format!("{name} packets"), count.packets);
+                add(format!("{name} bytes"), count.bytes);
             }
-            _ => counters.push((name.to_owned(), count.packets)),
+            _ => add(name.to_owned(), count.packets),
         }
     }
     counters.retain(|(_, count)| *count != 0);
@@ -232,7 +224,7 @@ fn row(dp: &Dataplane, index: SwIfIndex, record: Interface) -> InterfaceRow {
 struct AddressRow {
     name: String,
     admin: &'static str,
-    l2_xconnect: Option<String>,
+    l2: Option<String>,
     table: u32,
     addresses: Vec<String>,
 }
@@ -242,8 +234,13 @@ fn show_address(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Sho
         .map(|(_, r)| AddressRow {
             name: r.name,
             admin: if r.admin_up { "up" } else { "dn" },
-            l2_xconnect: match r.mode {
-                L2Mode::Xconnect(peer) => Some(dp.interface_name(peer)),
+            l2: match r.mode {
+                L2Mode::Xconnect(peer) => Some(format!("xconnect {}", dp.interface_name(peer))),
+                L2Mode::Bridge { domain, shg, .. } => {
+                    let index = dp.bridges.get(&domain).map_or(0, |d| d.index);
+                    let bvi = if r.mode.is_bvi() { " bvi" } else { "" };
+                    Some(format!("bridge bd-id {domain} idx {index} shg {shg}{bvi}"))
+                }
                 L2Mode::L3 => None,
             },
             table: r.table,
@@ -253,8 +250,8 @@ fn show_address(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Sho
     out.show(&rows, |rows, text| {
         for row in rows {
             let _ = writeln!(text, "{} ({}):", row.name, row.admin);
-            if let Some(peer) = &row.l2_xconnect {
-                let _ = writeln!(text, "  L2 xconnect {peer}");
+            if let Some(l2) = &row.l2 {
+                let _ = writeln!(text, "  L2 {l2}");
             }
             for address in &row.addresses {
                 let table =
@@ -385,22 +382,42 @@ fn show_hardware(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Sh
 #[derive(Serialize)]
 struct ModeRow {
     name: String,
-    mode: String,
+    mode: &'static str,
+    peer: Option<String>,
+    bd_id: Option<u32>,
+    bvi: bool,
+    shg: u8,
 }
 
 fn show_mode(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
     let rows: Vec<ModeRow> = (chosen(dp, args)?.into_iter())
         .map(|(_, r)| ModeRow {
             mode: match r.mode {
-                L2Mode::L3 => "l3".to_owned(),
-                L2Mode::Xconnect(peer) => format!("l2 xconnect {}", dp.interface_name(peer)),
+                L2Mode::L3 => "l3",
+                L2Mode::Xconnect(_) => "l2 xconnect",
+                L2Mode::Bridge { .. } => "l2 bridge",
             },
+            peer: match r.mode {
+                L2Mode::Xconnect(peer) => Some(dp.interface_name(peer)),
+                _ => None,
+            },
+            bd_id: r.mode.domain(),
+            bvi: r.mode.is_bvi(),
+            shg: if let L2Mode::Bridge { shg, .. } = r.mode { shg } else { 0 },
             name: r.name,
         })
         .collect();
     out.show(&rows, |rows, text| {
         for row in rows {
-            let _ = writeln!(text, "{} {}", row.mode, row.name);
+            let _ = write!(text, "{} {}", row.mode, row.name);
+            if let Some(peer) = &row.peer {
+                let _ = write!(text, " {peer}");
+            }
+            if let Some(domain) = row.bd_id {
+                let bvi = if row.bvi { " bvi" } else { "" };
+                let _ = write!(text, " bd_id {domain}{bvi} shg {}", row.shg);
+            }
+            text.push('\n');
         }
     })
 }

@@ -2,7 +2,7 @@
 
 use super::prefix4;
 use crate::cli::{Args, CliError, Command, Output, Row, Shown};
-use crate::dataplane::{Dataplane, OpError};
+use crate::dataplane::Dataplane;
 use crate::ip4::{NeighbourState, RouteSource, Via};
 use serde::Serialize;
 use std::fmt::Write;
@@ -55,7 +55,11 @@ fn nth(first: Ip4Prefix, n: u64) -> Result<Ip4Prefix, CliError> {
     let step = 1u64 << (32 - u32::from(first.len()));
     match u32::try_from(u64::from(first.to_bits()) + n * step) {
         Ok(bits) => Ok(Ip4Prefix::clamped(Ipv4Addr::from_bits(bits), first.len())),
-        Err(_) => Err(CliError::new(format!("there are only {n} prefixes from {first} on"))),
+        Err(_) => {
+            let last = (u64::from(u32::MAX) - u64::from(first.to_bits())) / step;
+            let error = CliError::new(format!("there are only {} prefixes from {first} on", last + 1));
+            Err(error.about("count"))
+        }
     }
 }
 
@@ -64,10 +68,8 @@ fn first_and_count(args: &Args) -> Result<(Ip4Prefix, u64), CliError> {
     let first = Ip4Prefix::clamped(address, len);
     let count = args.opt::<u64>("count")?.unwrap_or(1);
     if count == 0 || count > crate::ip4::MAX_ROUTES as u64 {
-        return Err(CliError::new(format!(
-            "count must be from 1 to {}, got {count}",
-            crate::ip4::MAX_ROUTES
-        )));
+        let error = format!("count must be from 1 to {}, got {count}", crate::ip4::MAX_ROUTES);
+        return Err(CliError::new(error).about("count"));
     }
     nth(first, count - 1)?;
     Ok((first, count))
@@ -79,9 +81,12 @@ fn via(dp: &Dataplane, table: u32, args: &Args) -> Result<Via, CliError> {
         let found = interface.or_else(|| dp.resolve(table, next_hop));
         return match found {
             Some(interface) => Ok(Via::NextHop(next_hop, interface)),
-            None => Err(CliError::new(format!(
-                "next hop {next_hop} is in no connected subnet of table {table}; name its interface"
-            ))),
+            None => {
+                let error = format!(
+                    "next hop {next_hop} is in no connected subnet of table {table}; name its interface"
+                );
+                Err(CliError::new(error).about("next-hop"))
+            }
         };
     }
     match interface {
@@ -128,9 +133,13 @@ fn table_del(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 fn neighbour(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let (interface, address) = (SwIfIndex(args.interface("interface")?), args.ip4("ip4")?);
     let mac = MacAddress(args.mac("mac")?);
-    if !dp.record(interface)?.can_arp(address) {
+    // Behind a tunnel, or on a link of host addresses, neighbours are in no subnet: then the operator says that it is meant.
+    let record = dp.record(interface)?;
+    let own = record.addresses.iter().any(|(own, _)| *own == address);
+    if !record.can_arp(address) && (own || !args.flag("static")) {
         let name = dp.interface_name(interface);
-        return Err(OpError::Refused(format!("{address} is not a neighbour's address on {name}")).into());
+        let error = CliError::new(format!("{address} is not a neighbour's address on {name}"));
+        return Err(error.about("ip4"));
     }
     // What is typed is meant to stay: VPP ages such entries only when asked to.
     Ok(dp.set_neighbour(interface, address, mac, true, !args.flag("no-fib-entry"), Instant::now())?)
@@ -140,7 +149,7 @@ fn neighbour_del(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let (interface, address) = (SwIfIndex(args.interface("interface")?), args.ip4("ip4")?);
     if dp.neighbours.get(interface, address).is_none() {
         let name = dp.interface_name(interface);
-        return Err(CliError::new(format!("{name} has no neighbour {address}")));
+        return Err(CliError::new(format!("{name} has no neighbour {address}")).about("ip4"));
     }
     dp.forget_neighbour(interface, address);
     Ok(())
@@ -155,7 +164,8 @@ fn neighbour_config(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done
 fn ping(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let interval = args.opt::<f64>("interval")?.unwrap_or(1.0);
     if !(0.001..=3600.0).contains(&interval) {
-        return Err(CliError::new(format!("interval must be from 0.001 to 3600 seconds, got {interval}")));
+        let error = CliError::new(format!("interval must be from 0.001 to 3600 seconds, got {interval}"));
+        return Err(error.about("interval"));
     }
     let source = args.opt_interface("source")?.map(SwIfIndex);
     let size = args.opt::<u16>("size")?.unwrap_or(88);
@@ -245,7 +255,7 @@ fn show_fib(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, 
         });
     }
     if let (Some(table), true) = (only, tables.is_empty()) {
-        return Err(CliError::new(format!("there is no IPv4 table {table}")));
+        return Err(CliError::new(format!("there is no IPv4 table {table}")).about("table"));
     }
     out.show(&tables, |tables, text| {
         for table in tables {

@@ -1,17 +1,18 @@
 //! Commands about memif.
 
-use crate::cli::{Args, CliError, Command, Output, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Shown};
 use crate::dataplane::Dataplane;
-use memif::{Address, Mode, Role, Secret};
+use memif::{Mode, Role, Secret};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use wharf_drivers::memif::{MemifConfig, MemifInfo};
+use wharf_drivers::memif::{Access, MemifConfig, MemifInfo};
 use wharf_engine::SwIfIndex;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::new(
         "create memif socket",
-        "id <u32> filename <path>",
+        "id <u32> filename <path> [{allow-uid <u32>|allow-gid <u32>}...]",
         "Name a socket for memif interfaces",
         socket_create,
     ),
@@ -34,35 +35,26 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
 type Done = Result<(), CliError>;
 
 fn socket_create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    let filename = args.text("filename")?;
-    let address =
-        if filename.starts_with('/') || filename.starts_with('@') || filename.starts_with("abstract:") {
-            Address::parse(&filename)?
-        } else {
-            // As VPP has it: a bare name is in the runtime directory.
-            Address::parse(&dp.runtime_dir.join(&filename).to_string_lossy())?
-        };
-    Ok(dp.memif.add_socket(args.u32("id")?, address)?)
+    let access = Access { uids: args.all("allow-uid")?, gids: args.all("allow-gid")? };
+    Ok(dp.add_memif_socket(args.u32("id")?, &args.text("filename")?, access)?)
 }
 
 fn socket_delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    Ok(dp.memif.delete_socket(args.u32("id")?)?)
+    dp.memif.delete_socket(args.u32("id")?).about("id")
 }
 
 fn create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let role = if args.flag("master") { Role::Server } else { Role::Client };
     let mut config = MemifConfig::new(args.opt::<u32>("socket-id")?.unwrap_or(0), args.u32("id")?, role);
-    if args.flag("ip") {
-        return Err(CliError::new("mode ip is not there yet: only ethernet"));
-    }
-    config.mode = Mode::Ethernet;
+    config.mode = if args.flag("ip") { Mode::Ip } else { Mode::Ethernet };
     config.ring_size = args.opt::<u32>("ring-size")?.unwrap_or(config.ring_size);
     config.buffer_size = args.opt::<u32>("buffer-size")?.unwrap_or(config.buffer_size);
     config.mac = args.opt::<[u8; 6]>("hw-addr")?;
     config.rx_queues = args.opt::<u16>("rx-queues")?.unwrap_or(config.rx_queues);
     config.tx_queues = args.opt::<u16>("tx-queues")?.unwrap_or(config.tx_queues);
-    config.secret = args.opt::<String>("secret")?.map(|s| Secret::new(s.as_bytes())).transpose()?;
-    dp.create_memif(config)?;
+    config.secret =
+        args.opt::<String>("secret")?.map(|s| Secret::new(s.as_bytes())).transpose().about("secret")?;
+    dp.create_memif(config).about("id")?;
     Ok(())
 }
 
@@ -73,15 +65,25 @@ fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     };
     let index = SwIfIndex(index);
     if dp.memif.info(index).is_none() {
-        return Err(CliError::new(format!("{} is not a memif interface", dp.interface_name(index))));
+        let error = CliError::new(format!("{} is not a memif interface", dp.interface_name(index)));
+        return Err(error.about("interface").about("sw_if_index"));
     }
-    Ok(dp.delete_interface(index)?)
+    dp.delete_interface(index).about("sw_if_index")
 }
 
 #[derive(Serialize)]
 struct View {
-    sockets: Vec<(u32, bool, usize, String)>,
+    sockets: Vec<Socket>,
     interfaces: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Socket {
+    id: u32,
+    listener: bool,
+    interfaces: usize,
+    filename: String,
+    refused: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +107,7 @@ struct Row {
     local_disc_reason: Option<String>,
     remote_disc_reason: Option<String>,
     last_error: Option<String>,
+    violations: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
@@ -119,6 +122,10 @@ struct Ring {
     tail: u16,
     flags: u16,
     interrupts: u64,
+    packets: u64,
+    bytes: u64,
+    lost: u64,
+    ring_full: u64,
 }
 
 fn row(info: MemifInfo) -> Row {
@@ -136,6 +143,10 @@ fn row(info: MemifInfo) -> Row {
         tail: r.tail,
         flags: r.flags,
         interrupts: r.interrupts,
+        packets: r.packets,
+        bytes: r.bytes,
+        lost: r.lost,
+        ring_full: r.ring_full,
     };
     Row {
         rings: info.rings.iter().map(ring).collect(),
@@ -157,6 +168,7 @@ fn row(info: MemifInfo) -> Row {
         local_disc_reason: info.local_disc_reason,
         remote_disc_reason: info.remote_disc_reason,
         last_error: info.last_error,
+        violations: info.violations.into_iter().collect(),
     }
 }
 
@@ -168,18 +180,33 @@ fn show(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
             .memif
             .sockets()
             .into_iter()
-            .map(|s| (s.id, s.listener, s.interfaces, s.filename))
+            .map(|s| Socket {
+                id: s.id,
+                listener: s.listener,
+                interfaces: s.interfaces,
+                filename: s.filename,
+                refused: s.refused.into_iter().collect(),
+            })
             .collect(),
         interfaces: chosen.filter_map(|i| dp.memif.info(i)).map(row).collect(),
     };
     out.show(&view, |view, text| {
         text.push_str("sockets\n  id  listener    filename\n");
-        for (id, listener, interfaces, filename) in &view.sockets {
+        for Socket { id, listener, interfaces, filename, refused } in &view.sockets {
             let listener = format!("{} ({interfaces})", if *listener { "yes" } else { "no" });
             let _ = writeln!(text, "  {id:<3} {listener:<11} {filename}");
+            counts("      refused", refused, text);
         }
         view.interfaces.iter().for_each(|row| interface(row, text));
     })
+}
+
+/// What was counted by kind, if anything was; VPP has no such line.
+fn counts(what: &str, kinds: &BTreeMap<String, u64>, text: &mut String) {
+    if !kinds.is_empty() {
+        let list: Vec<String> = kinds.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        let _ = writeln!(text, "{what}: {}", list.join(", "));
+    }
 }
 
 fn interface(row: &Row, text: &mut String) {
@@ -211,8 +238,9 @@ fn interface(row: &Row, text: &mut String) {
             let _ = writeln!(text, "  {what} \"{reason}\"");
         }
     }
+    counts("  violations", &row.violations, text);
     for (index, size) in &row.regions {
-        let _ = writeln!(text, "  region {index} size {size}");
+        let _ = writeln!(text, "  region {index} size {size} fd -1");
     }
     for ring in &row.rings {
         let _ = writeln!(text, "    {} ring {}:", ring.direction, ring.index);

@@ -1,13 +1,18 @@
 //! The commands of the CLI, a file per subject, in one visible list.
 
 mod af_xdp;
+mod api;
 mod interface;
 mod ip;
+mod l2;
 mod memif;
 mod pg;
 mod runtime;
+mod span;
+mod sub_interface;
 mod system;
 mod trace;
+mod vxlan;
 
 use crate::cli::{CliError, Command, Names, Registry, RegistryError};
 use crate::dataplane::Dataplane;
@@ -18,15 +23,20 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 8] = [
+    let lists: [&[Command<Dataplane>]; 13] = [
         af_xdp::COMMANDS,
+        api::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
+        l2::COMMANDS,
         memif::COMMANDS,
         pg::COMMANDS,
         runtime::COMMANDS,
+        span::COMMANDS,
+        sub_interface::COMMANDS,
         system::COMMANDS,
         trace::COMMANDS,
+        vxlan::COMMANDS,
     ];
     Registry::new(lists.into_iter().flatten().copied())
 }
@@ -60,7 +70,8 @@ fn prefix4(prefix: crate::cli::Prefix) -> Result<(std::net::Ipv4Addr, u8), CliEr
     match prefix.addr {
         std::net::IpAddr::V4(address) => Ok((address, prefix.len)),
         std::net::IpAddr::V6(address) => {
-            Err(CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len)))
+            let error = CliError::new(format!("IPv6 is not there yet: {address}/{}", prefix.len));
+            Err(error.about("prefix"))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Commands about the packet generator.
 
-use crate::cli::{Args, CliError, Command, Output, Row, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Row, Shown};
 use crate::dataplane::Dataplane;
 use serde::Serialize;
 use std::fmt::Write;
@@ -20,13 +20,13 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Delete a packet generator interface",
         delete,
     ),
-    Command::new("packet-generator new", "<block>", "Create a stream; it plays once enabled", new),
+    Command::new("packet-generator new", "<stream:line>", "Create a stream; it plays once enabled", new),
     Command::new("packet-generator enable-stream", "[<stream:word>]", "Play a stream, or all", enable),
     Command::new("packet-generator disable-stream", "[<stream:word>]", "Stop a stream, or all", disable),
     Command::new("packet-generator delete", "<stream:word>", "Delete a stream", remove),
     Command::new(
         "packet-generator capture",
-        "<interface> {disable|pcap <path> [count <n>]}",
+        "<interface> [disable] [pcap <path>] [count <n>]",
         "Write what the interface sends into a file",
         capture,
     ),
@@ -37,7 +37,8 @@ type Done = Result<(), CliError>;
 
 fn pg(dp: &mut Dataplane, index: SwIfIndex) -> Result<&mut PgInterface, CliError> {
     let name = dp.interface_name(index);
-    dp.pg.get_mut(&index).ok_or_else(|| CliError::new(format!("{name} is not a packet generator interface")))
+    let error = || CliError::new(format!("{name} is not a packet generator interface")).about("interface");
+    dp.pg.get_mut(&index).ok_or_else(error)
 }
 
 fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
@@ -54,21 +55,35 @@ fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 }
 
 fn new(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    let script: StreamScript = args.text("block")?.parse()?;
-    let index = match dp.find_interface(&script.interface) {
-        Some(index) => index,
-        None => dp.create_pg(&script.interface, PgMode::Ethernet)?,
+    add_stream(dp, args).about("stream")
+}
+
+fn add_stream(dp: &mut Dataplane, args: &Args) -> Done {
+    let script: StreamScript = args.text("stream")?.parse()?;
+    let index = dp.find_interface(&script.interface);
+    let mode = match index {
+        Some(index) => pg(dp, index)?.mode(),
+        None => PgMode::Ethernet,
     };
     if let Some(other) = dp.pg.values().find(|p| p.streams().iter().any(|s| s.name == script.name)) {
         return Err(CliError::new(format!("{} has a stream `{}' already", other.name(), script.name)));
     }
-    let pg = pg(dp, index)?;
-    let input = pg.mode().input_node();
+    let input = mode.input_node();
     if let Some(node) = script.node.as_deref().filter(|n| *n != input) {
-        return Err(CliError::new(format!("streams of {} go to {input}, not to {node}", pg.name())));
+        return Err(CliError::new(format!("streams of {} go to {input}, not to {node}", script.interface)));
     }
-    let config = script.into_config(pg.mode())?;
-    Ok(pg.add(config)?)
+    let name = script.interface.clone();
+    let config = script.into_config(mode)?;
+    let Some(index) = index else {
+        // Only a stream that can be played makes the interface that it names.
+        let index = dp.create_pg(&name, mode)?;
+        let added = pg(dp, index)?.add(config);
+        if added.is_err() {
+            dp.delete_interface(index)?;
+        }
+        return Ok(added?);
+    };
+    Ok(pg(dp, index)?.add(config)?)
 }
 
 fn each(dp: &mut Dataplane, args: &Args, on: bool) -> Done {
@@ -77,7 +92,7 @@ fn each(dp: &mut Dataplane, args: &Args, on: bool) -> Done {
         None => dp.pg.values_mut().for_each(PgInterface::disable_all),
         Some(name) => {
             let owner = owner(dp, &name)?;
-            if on { owner.enable(&name)? } else { owner.disable(&name)? }
+            if on { owner.enable(&name) } else { owner.disable(&name) }.about("stream")?;
         }
     }
     Ok(())
@@ -85,7 +100,7 @@ fn each(dp: &mut Dataplane, args: &Args, on: bool) -> Done {
 
 fn owner<'a>(dp: &'a mut Dataplane, stream: &str) -> Result<&'a mut PgInterface, CliError> {
     let found = dp.pg.values_mut().find(|pg| pg.streams().iter().any(|s| s.name == stream));
-    found.ok_or_else(|| CliError::new(format!("there is no stream `{stream}'")))
+    found.ok_or_else(|| CliError::new(format!("there is no stream `{stream}'")).about("stream"))
 }
 
 fn enable(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -98,21 +113,21 @@ fn disable(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 
 fn remove(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let name = args.text("stream")?;
-    Ok(owner(dp, &name)?.delete(&name)?)
+    owner(dp, &name)?.delete(&name).about("stream")
 }
 
 fn capture(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     let pg = pg(dp, SwIfIndex(args.interface("interface")?))?;
     if args.flag("disable") {
-        match pg.stop_capture() {
-            Some(info) => out.line(format!("{} packets written to {}", info.packets, info.file.display())),
-            None => return Err(CliError::new(format!("{} is not capturing", pg.name()))),
+        // As VPP has it, also when there is none.
+        if let Some(info) = pg.stop_capture() {
+            out.line(format!("{} packets written to {}", info.packets, info.file.display()));
         }
         return Ok(());
     }
     let mut config = CaptureConfig::new(args.text("pcap")?);
     config.max_packets = args.opt::<u64>("count")?.unwrap_or(0);
-    Ok(pg.start_capture(config)?)
+    pg.start_capture(config).about("pcap")
 }
 
 #[derive(Serialize)]

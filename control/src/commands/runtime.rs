@@ -199,6 +199,8 @@ fn show_errors(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Show
 #[derive(Serialize)]
 struct PoolRow {
     pool: &'static str,
+    size: usize,
+    data_size: usize,
     total: u32,
     limit: u32,
     available: u32,
@@ -217,6 +219,8 @@ fn show_buffers(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown,
     let cached: u64 = workers.map(|w| w.cached.load(Ordering::Relaxed)).sum();
     let row = PoolRow {
         pool: "default-numa-0",
+        size: dp.engine.pool().memory().stride(),
+        data_size: dp.engine.pool().memory().data_size(),
         total: stats.total,
         limit: stats.limit,
         available: stats.available,
@@ -234,7 +238,7 @@ fn show_buffers(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown,
         let header = header.centre(11, "Data Size").centre(8, "Total").centre(8, "Avail").centre(8, "Cached");
         header.centre(8, "Used").centre(8, "Limit").centre(9, "Reserved").end();
         let line = Row::new(text).left(20, row.pool).centre(6, 0).centre(6, 0);
-        let line = line.centre(6, wharf_engine::buffer::STRIDE).centre(11, wharf_engine::buffer::DATA_SIZE);
+        let line = line.centre(6, row.size).centre(11, row.data_size);
         let line =
             line.centre(8, row.total).centre(8, row.available).centre(8, row.cached).centre(8, row.used);
         line.centre(8, row.limit).centre(9, row.reserved).end();

@@ -1,6 +1,6 @@
 //! Commands about the packet trace.
 
-use crate::cli::{Args, CliError, Command, Output, Shown};
+use crate::cli::{About, Args, CliError, Command, Output, Shown};
 use crate::dataplane::Dataplane;
 use serde::Serialize;
 use std::fmt::Write;
@@ -22,9 +22,10 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
 fn add(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Result<(), CliError> {
     let count = args.get::<u64>("count")?;
     let Some(count) = u32::try_from(count).ok().filter(|c| (1..=100_000).contains(c)) else {
-        return Err(CliError::new(format!("count must be from 1 to 100000, got {count}")));
+        let error = CliError::new(format!("count must be from 1 to 100000, got {count}"));
+        return Err(error.about("count"));
     };
-    Ok(dp.engine.trace_add(&args.text("node")?, count)?)
+    dp.engine.trace_add(&args.text("node")?, count).about("node")
 }
 
 fn clear(dp: &mut Dataplane, _: &Args, _: &mut Output<'_>) -> Result<(), CliError> {

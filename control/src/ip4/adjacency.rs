@@ -41,10 +41,10 @@ pub struct AdjacencyTable {
 }
 
 impl AdjacencyTable {
-    /// A table whose counters are for `workers` workers.
-    pub fn new(workers: usize) -> AdjacencyTable {
-        let counters = Arc::new(Combined::new(workers));
+    /// A table that is counted there.
+    pub fn new(counters: Combined) -> AdjacencyTable {
         counters.ensure(0);
+        let counters = Arc::new(counters);
         AdjacencyTable {
             slots: vec![Slot::default()],
             entries: vec![Adjacency::default()],
@@ -102,7 +102,8 @@ impl AdjacencyTable {
             None => return None,
         };
         self.counters.ensure(index);
-        self.counters.clear(index);
+        // No worker has it: it is new, or a grace period has passed.
+        self.counters.reset(index);
         self.slots[index as usize] = Slot { key: Some(key), routes: 1 };
         self.entries[index as usize] = make();
         self.by_key.insert(key, index);
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn an_adjacency_is_shared_and_reused_only_after_a_grace_period() {
         let domain = Domain::new(1);
-        let mut table = AdjacencyTable::new(1);
+        let mut table = AdjacencyTable::new(Combined::new(1));
         let key = AdjacencyKey::Glean(SwIfIndex(1));
         let a = table.acquire(key, Adjacency::default).unwrap();
         assert_eq!(table.acquire(key, || unreachable!()), Some(a));

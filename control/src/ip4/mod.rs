@@ -1,9 +1,10 @@
 //! The control plane of IPv4: routes, neighbours, and what the workers see of them.
 
+mod address;
 mod adjacency;
 mod fib;
 mod neighbour;
 
 pub use adjacency::{AdjacencyKey, AdjacencyTable};
 pub use fib::{Fib, MAX_ROUTES, Route, RouteSource, Via, Way};
-pub use neighbour::{Due, Neighbour, NeighbourState, Neighbours, NeighboursError};
+pub use neighbour::{Due, MAX_NEIGHBOURS, Neighbour, NeighbourState, Neighbours, NeighboursError};

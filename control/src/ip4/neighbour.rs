@@ -9,7 +9,7 @@ use wharf_nodes::wire::MacAddress;
 /// Neighbours on one interface at most.
 pub(super) const MAX_PER_INTERFACE: usize = 8192;
 /// Neighbours in all at most.
-pub(super) const MAX_NEIGHBOURS: usize = 65_536;
+pub const MAX_NEIGHBOURS: usize = 65_536;
 /// Requests before giving up.
 const TRIES: u32 = 3;
 /// Time between two requests.

@@ -3,8 +3,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn eight() -> Cores {
+    (0..8).collect()
+}
+
 fn parse(text: &str) -> (StartupConfig, Vec<String>) {
-    let (config, warnings) = StartupConfig::parse(text, 8).unwrap();
+    let (config, warnings) = StartupConfig::parse(text, &eight()).unwrap();
     (config, warnings.iter().map(Warning::to_string).collect())
 }
 
@@ -50,12 +54,12 @@ fn a_whole_configuration() {
 #[test]
 fn the_same_from_arguments() {
     let args = ["unix", "{", "interactive", "nosyslog", "}", "cpu", "{", "workers", "2", "}"];
-    let (config, warnings) = StartupConfig::from_args(args, 8).unwrap();
+    let (config, warnings) = StartupConfig::from_args(args, &eight()).unwrap();
     assert!(config.unix.interactive && config.unix.nosyslog);
     assert_eq!(config.cpu.workers, Some(2));
     assert_eq!(warnings, []);
-    assert!(StartupConfig::from_args(["unix {", "nodaemon}"], 8).unwrap().0.unix.nodaemon);
-    assert_eq!(StartupConfig::from_args(Vec::<String>::new(), 8).unwrap().0, StartupConfig::default());
+    assert!(StartupConfig::from_args(["unix {", "nodaemon}"], &eight()).unwrap().0.unix.nodaemon);
+    assert_eq!(StartupConfig::from_args(Vec::<String>::new(), &eight()).unwrap().0, StartupConfig::default());
 }
 
 #[test]
@@ -80,6 +84,24 @@ fn what_has_no_effect_is_warned_of_and_passed_over() {
     );
 }
 
+/// In a container that is pinned, cores need not begin at 0, nor be in a row.
+#[test]
+fn cores_of_a_pinned_process() {
+    let cores: Cores = [4, 5, 7].into_iter().collect();
+    let cpu =
+        |text: &str| StartupConfig::parse(text, &cores).map(|(config, _)| config.cpu).map_err(|e| e.message);
+    let workers = |text: &str| cpu(text).unwrap().free_cores(&cores).collect::<Vec<_>>();
+    assert_eq!(cpu("cpu { main-core 4 corelist-workers 5,7 }").unwrap().corelist_workers, [5, 7]);
+    assert_eq!(cpu("cpu { main-core 4 coremask-workers a0 }").unwrap().corelist_workers, [5, 7]);
+    assert_eq!(workers("cpu { main-core 5 workers 2 }"), [4, 7]);
+    assert_eq!(workers("cpu { main-core 4 skip-cores 1 workers 2 }"), [5, 7]);
+    for bad in ["main-core 0", "main-core 4 corelist-workers 5-7", "main-core 4 coremask-workers 40"] {
+        let error = cpu(&format!("cpu {{ {bad} }}")).unwrap_err();
+        assert!(error.ends_with(": its cores are 4-5,7"), "{bad}: {error}");
+    }
+    assert!(cpu("cpu { main-core 4 workers 3 }").is_err());
+}
+
 #[test]
 fn errors_have_a_place_and_say_what_was_expected() {
     for (text, error) in [
@@ -97,19 +119,23 @@ fn errors_have_a_place_and_say_what_was_expected() {
             "unix { poll-sleep-usec -1 }",
             "1:24: `poll-sleep-usec' must be a number from 0 to 1000000, got `-1'",
         ),
+        (
+            "cpu { main-core 0 skip-cores 2 workers 7 }",
+            "1:32: `workers' asks for 7 cores, and 6 of 0-7 are left for them",
+        ),
         ("cpu { workers 9 }", "1:15: `workers' must be a number from 0 to 8, got `9'"),
         ("cpu { corelist-workers 1-2 }", "1:7: `corelist-workers' needs `main-core' beside it"),
         ("cpu { skip-cores 1 }", "1:7: `skip-cores' needs `main-core' beside it"),
         ("cpu { main-core 0 corelist-workers 1,1-2 }", "1:36: core 1 is in the list twice"),
         ("cpu { corelist-workers 0-2 main-core 1 }", "1:24: core 1 is the main core already"),
-        ("cpu { main-core 8 }", "1:17: there is no core 8: this machine has 0 to 7"),
+        ("cpu { main-core 8 }", "1:17: wharf may not use core 8: its cores are 0-7"),
         (
             "cpu { main-core 0 corelist-workers 1-99999999999 }",
-            "1:36: there is no core 99999999999: this machine has 0 to 7",
+            "1:36: wharf may not use core 8: its cores are 0-7",
         ),
         ("cpu { main-core 0 corelist-workers 3-1 }", "1:36: `3-1' runs backwards"),
         ("cpu { main-core 0 corelist-workers 1, }", "1:36: expected a core, got `'"),
-        ("cpu { main-core 0 coremask-workers 100 }", "1:36: there is no core 8: this machine has 0 to 7"),
+        ("cpu { main-core 0 coremask-workers 100 }", "1:36: wharf may not use core 8: its cores are 0-7"),
         ("cpu { main-core 0 coremask-workers 0 }", "1:36: expected a hexadecimal mask of cores, got `0'"),
         (
             "cpu { main-core 0 corelist-workers 1 workers 1 }",
@@ -122,10 +148,10 @@ fn errors_have_a_place_and_say_what_was_expected() {
             "1:29: `default-rx-mode' must be polling, interrupt or adaptive, got `fast'",
         ),
     ] {
-        assert_eq!(StartupConfig::parse(text, 8).unwrap_err().to_string(), error, "{text}");
+        assert_eq!(StartupConfig::parse(text, &eight()).unwrap_err().to_string(), error, "{text}");
     }
     let deep = format!("a {}", "{ a ".repeat(100_000));
-    assert!(StartupConfig::parse(&deep, 8).unwrap_err().message.contains("nest deeper"));
+    assert!(StartupConfig::parse(&deep, &eight()).unwrap_err().message.contains("nest deeper"));
 }
 
 #[test]
@@ -147,7 +173,7 @@ fn every_listed_key_is_read() {
     ] {
         for key in keys {
             let text = format!("{stanza} {{ {key} }}");
-            if let Ok((_, warnings)) = StartupConfig::parse(&text, 8) {
+            if let Ok((_, warnings)) = StartupConfig::parse(&text, &eight()) {
                 assert!(warnings.iter().all(|warning| !warning.message.contains("no key")), "{text}");
             }
         }
@@ -214,6 +240,7 @@ prop_compose! {
     ) -> StartupConfig {
         let [buffers_per_numa, limit, data_size] = counts;
         let [socksvr, statseg] = sockets;
+        let data_size = data_size.map(|size: u32| size.clamp(256, 65_024));
         let buffers = BuffersConfig { buffers_per_numa, limit, page_size, data_size };
         StartupConfig { unix, cpu, buffers, default_rx_mode, socksvr, statseg, api_trace }
     }
@@ -222,18 +249,18 @@ prop_compose! {
 proptest! {
     #[test]
     fn what_is_written_reads_back(config in config()) {
-        let (read, warnings) = StartupConfig::parse(&config.to_string(), 8).unwrap();
+        let (read, warnings) = StartupConfig::parse(&config.to_string(), &eight()).unwrap();
         prop_assert_eq!(read, config);
         prop_assert_eq!(warnings, vec![]);
     }
 
     #[test]
     fn any_bytes_are_taken(bytes: Vec<u8>) {
-        let _ = StartupConfig::parse(&String::from_utf8_lossy(&bytes), 8);
+        let _ = StartupConfig::parse(&String::from_utf8_lossy(&bytes), &eight());
     }
 
     #[test]
-    fn any_words_are_taken(text in "((unix|cpu|buffers|main-core|workers|corelist-workers|coremask-workers|page-size|default|1-3|0x|9|\\{|\\}|\"|#|\n|K|2M|\u{e9})[ \n]?){0,30}", cores: u16) {
-        let _ = StartupConfig::parse(&text, cores);
+    fn any_words_are_taken(text in "((unix|cpu|buffers|main-core|workers|corelist-workers|coremask-workers|page-size|default|1-3|0x|9|\\{|\\}|\"|#|\n|K|2M|\u{e9})[ \n]?){0,30}", cores: Vec<u16>) {
+        let _ = StartupConfig::parse(&text, &cores.into_iter().collect());
     }
 }

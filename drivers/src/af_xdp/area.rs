@@ -77,7 +77,8 @@ impl Area {
     /// # Errors
     ///
     /// [`XdpError::Config`] when the kernel would refuse the geometry: `base` not on a page, no
-    /// whole buffer, a chunk (`stride` without the header) outside 2048 to 4096 bytes.
+    /// whole buffer, a chunk (`stride` without the header) of less than 2048 bytes. Of one longer than 4096 bytes only so
+    /// much is used.
     ///
     /// # Safety
     ///
@@ -87,7 +88,7 @@ impl Area {
     pub unsafe fn new(base: *mut u8, len: usize, stride: u32) -> Result<Area, XdpError> {
         let base = base.expose_provenance();
         let chunk = stride.saturating_sub(BUFFER_HEADER);
-        if !CHUNK_SIZES.contains(&chunk) || !stride.is_multiple_of(8) {
+        if chunk < *CHUNK_SIZES.start() || stride > u32::from(u16::MAX) || !stride.is_multiple_of(8) {
             return Err(XdpError::Config(format!("a buffer stride of {stride} bytes does not suit AF_XDP")));
         }
         if !base.is_multiple_of(PAGE) {
@@ -121,7 +122,7 @@ impl Area {
 
     /// Bytes of a buffer that the kernel may use: headroom and data.
     pub fn chunk_size(&self) -> u32 {
-        self.stride - BUFFER_HEADER
+        (self.stride - BUFFER_HEADER).min(*CHUNK_SIZES.end())
     }
 
     /// Largest frame that fits into one buffer on receive. The kernel drops a larger one
@@ -236,10 +237,13 @@ mod tests {
         assert!(refused(BASE + 64, 1 << 20, STRIDE), "base within a page");
         assert!(refused(BASE, 2367, STRIDE), "no whole buffer");
         assert!(refused(BASE, 1 << 20, 2048), "chunk below 2048");
-        assert!(refused(BASE, 1 << 20, 64 + 4104), "chunk above a page");
+        assert!(refused(BASE, 1 << 20, 1 << 16), "an offset in it has more than 16 bits");
         assert!(refused(BASE, 1 << 20, 0));
         assert!(refused(BASE, usize::MAX, STRIDE), "more than 2^32 buffers");
         assert!(!refused(BASE, 2368, STRIDE));
+        // SAFETY: as above.
+        let jumbo = unsafe { Area::new(BASE as *mut u8, 1 << 20, 149 * 64) }.expect("geometry");
+        assert_eq!(jumbo.chunk_size(), 4096, "of a longer buffer the kernel gets a page");
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! The two devices in an engine, against a kernel made of memory.
 
+use super::health::TxHealth;
 use super::lent::Lent;
 use super::testing::FakeKernel;
 use super::{Area, Descriptor, RingSizes, XdpInput, XdpOutput, offload};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use wharf_engine::buffer::{Owner, PoolConfig, STRIDE};
+use wharf_engine::buffer::{Owner, PoolConfig};
+
+const STRIDE: usize = 2368;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::worker::Worker;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,
@@ -43,11 +45,12 @@ struct Rig {
     kernel: FakeKernel,
     area: Area,
     lent: [Arc<Lent>; 2],
+    health: Arc<TxHealth>,
 }
 
 impl Rig {
     fn new(partial: bool, by_kernel: bool) -> Rig {
-        Rig::with(PoolConfig { buffers: 1024, limit: 1024, pages: PageSize::Small }, partial, by_kernel)
+        Rig::with(PoolConfig::fixed(1024), partial, by_kernel)
     }
 
     fn with(pool: PoolConfig, partial: bool, by_kernel: bool) -> Rig {
@@ -59,17 +62,18 @@ impl Rig {
         let input = engine.graph().find("echo");
         engine
             .set_interface(ONE, Some(InterfaceSetup { name: "x".into(), up: true, input, loopback: false }));
-        let (base, buffers) = (engine.pool().base(), engine.pool().total());
+        let (base, buffers) = (engine.pool().memory().base(), engine.pool().total());
         // SAFETY: no kernel but the fake one, which reads and writes no buffer.
         let area = unsafe { Area::new(base, buffers as usize * STRIDE, STRIDE as u32) }.unwrap();
         // The indices wrap within the first ring's worth.
         let (rx, tx, kernel) = FakeKernel::new(area, SIZES, u32::MAX - 50, false).unwrap();
         let lent = [Arc::new(Lent::new(buffers)), Arc::new(Lent::new(buffers))];
         let output = XdpOutput::new(tx, Arc::clone(&lent[1]), by_kernel);
+        let health = Arc::clone(output.health());
         let input = XdpInput::new(rx, Arc::clone(&lent[0]), partial);
         engine.attach_output(ONE, WorkerIndex(0), Box::new(output)).unwrap();
         engine.attach_input(ONE, 0, WorkerIndex(0), RxMode::Polling, Box::new(input)).unwrap();
-        let mut rig = Rig { engine, worker, kernel, area, lent };
+        let mut rig = Rig { engine, worker, kernel, area, lent, health };
         rig.turns(3);
         rig
     }
@@ -222,6 +226,23 @@ fn answer(rig: &Rig, errno: Errno) -> Arc<AtomicU32> {
 }
 
 #[test]
+fn a_queue_writes_down_what_waits_and_what_failed() {
+    let mut rig = Rig::new(false, false);
+    let calls = answer(&rig, Errno::INVAL);
+    rig.deliver(&[7; 60]);
+    rig.turns(3);
+    let (no_memory, failed, last) = rig.health.failures();
+    assert_eq!((no_memory, failed), (0, calls.load(Ordering::Relaxed).into()));
+    assert_eq!(last.and_then(|e| e.raw_os_error()), Some(Errno::INVAL.raw_os_error()));
+    assert_eq!(rig.health.held(), 1);
+    let sent = rig.kernel.tx.take(1).next().unwrap();
+    assert!(rig.kernel.completion.reserve(1).push(sent.addr));
+    rig.turns(1);
+    assert_eq!(rig.health.held(), 0);
+    rig.finish();
+}
+
+#[test]
 fn a_kernel_that_always_says_again_gets_a_bounded_number_of_calls() {
     let mut rig = Rig::new(false, false);
     let calls = answer(&rig, Errno::AGAIN);
@@ -292,7 +313,7 @@ fn partial_checksums_go_on_as_metadata_or_complete() {
 
 #[test]
 fn buffers_of_a_pool_that_grew_do_not_starve_the_queues() {
-    let mut rig = Rig::with(PoolConfig { buffers: 512, limit: 2048, pages: PageSize::Small }, false, false);
+    let mut rig = Rig::with(PoolConfig { limit: 2048, ..PoolConfig::fixed(512) }, false, false);
     let pool = Arc::clone(rig.engine.pool());
     let reachable = rig.area.buffers();
     // The pool runs dry and grows; what it had then comes back. The worker's cache meanwhile fills with the new ones.

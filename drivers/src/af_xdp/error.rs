@@ -4,6 +4,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::Holder;
+
 /// Why an AF_XDP interface could not be set up.
 ///
 /// What happens to a running socket is not an error but an outcome: see
@@ -83,12 +85,14 @@ pub enum XdpError {
         feature: &'static str,
     },
     /// An XDP program of somebody else is attached.
-    #[error("{interface} already has an XDP program attached (id {program}): detach it first")]
+    #[error("{}", taken(interface, *program, holder.as_ref()))]
     ProgramAttached {
         /// Name of the interface.
         interface: String,
         /// Program id as `bpftool prog` shows it, 0 when unknown.
         program: u32,
+        /// Who holds it, if that can be seen.
+        holder: Option<Holder>,
     },
     /// Native XDP limits the frame size to what fits in a page.
     #[error(
@@ -131,6 +135,20 @@ pub enum XdpError {
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+/// Who has the interface, and what to do about that.
+fn taken(interface: &str, program: u32, holder: Option<&Holder>) -> String {
+    match holder {
+        Some(holder) => format!(
+            "{interface} is in use by {holder}: its XDP program (id {program}) is attached; end it, or let it give \
+             {interface} back"
+        ),
+        None => format!(
+            "{interface} is in use: an XDP program (id {program}) is attached, of a process that can't be seen or of none; \
+             end that, or detach the program (ip link set dev {interface} xdp off)"
+        ),
+    }
 }
 
 impl XdpError {

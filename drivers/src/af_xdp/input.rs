@@ -4,7 +4,6 @@ use super::lent::Lent;
 use super::{RxKick, RxQueue, offload};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use wharf_engine::buffer::STRIDE;
 use wharf_engine::device::{DeviceInput, RxBurst};
 use wharf_engine::flags;
 
@@ -38,7 +37,7 @@ impl XdpInput {
     }
 
     fn receive(&mut self, rx: &mut RxBurst<'_>) {
-        let base = rx.cache().pool().base();
+        let memory = rx.cache().pool().memory();
         let mut refused = 0;
         for frame in self.queue.receive(rx.room() as u32) {
             let part = frame.continues || self.continued;
@@ -57,7 +56,7 @@ impl XdpInput {
             }
             let mut bits = 0;
             if self.partial {
-                let at = base.wrapping_add(frame.buffer as usize * STRIDE + usize::from(frame.offset));
+                let at = memory.at(frame.buffer, frame.offset);
                 // SAFETY: the area checked that the frame lies in its buffer, which is ours since the kernel gave it back.
                 let bytes = unsafe { std::slice::from_raw_parts(at, frame.len.into()) };
                 if offload::find_partial(bytes).is_some() {

@@ -1,20 +1,22 @@
 //! Linux interfaces that packets come and go by, as main holds them.
 
+use super::health::{PATIENCE, TxHealth, Watchdog};
 use super::input::XdpInput;
 use super::lent::Lent;
 use super::link::{Link, Links, Promiscuous};
 use super::netlink::{LinkChange, Monitor};
 use super::netns::NetNs;
 use super::output::XdpOutput;
-use super::program::{AttachMode, KeptPort, Steal, XdpProgram};
+use super::program::{AttachMode, KeptPort, LoadedProgram, Steal, XdpProgram};
 use super::{
     Area, Capabilities, CopyMode, RingSizes, SocketConfig, SocketMonitor, Statistics, XdpError, XskSocket,
 };
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Instant;
 use wharf_engine::SwIfIndex;
-use wharf_engine::buffer::{Owner, Pool, Quota, STRIDE};
+use wharf_engine::buffer::{Owner, Pool, Quota};
 use wharf_engine::device::{DeviceInput, DeviceOutput};
 
 /// Bytes of an Ethernet header and a VLAN tag.
@@ -77,6 +79,25 @@ pub enum XdpEvent {
     Link(SwIfIndex, bool),
     /// It is gone, or no longer what it was; its queues are of no use any more.
     Lost(SwIfIndex, String),
+    /// The kernel has dropped this many more frames that were received for it.
+    Missed(SwIfIndex, u64),
+    /// A transmit queue has stopped.
+    Stalled(SwIfIndex, String),
+}
+
+/// How a transmit queue is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TxInfo {
+    /// Frames that wait for their completion.
+    pub held: u32,
+    /// How often completions ceased to come for seconds while frames waited.
+    pub stalls: u64,
+    /// Wake-ups that the kernel had no memory for.
+    pub no_memory: u64,
+    /// Wake-ups that failed for an unexpected reason.
+    pub failed: u64,
+    /// The last such reason.
+    pub last_failure: Option<String>,
 }
 
 /// For `show af_xdp`.
@@ -94,6 +115,8 @@ pub struct XdpInfo {
     pub partial_checksums: bool,
     /// The kernel's statistics, summed over the queues.
     pub statistics: Statistics,
+    /// Its transmit queues.
+    pub tx: Vec<TxInfo>,
     /// Buffers set aside.
     pub reserved: u32,
     /// Why it is of no use any more.
@@ -106,6 +129,8 @@ struct XdpInterface {
     monitor: Monitor,
     lent: Vec<Arc<Lent>>,
     monitors: Vec<SocketMonitor>,
+    missed: u64,
+    tx: Vec<(Arc<TxHealth>, Watchdog)>,
     capabilities: Capabilities,
     partial: bool,
     lost: Option<String>,
@@ -114,6 +139,50 @@ struct XdpInterface {
     /// Dropped with the interface: the kernel has its frames back.
     _program: XdpProgram,
     _promiscuous: Option<Promiscuous>,
+}
+
+impl TxInfo {
+    fn new(health: &TxHealth, watchdog: &Watchdog) -> TxInfo {
+        let (no_memory, failed, last) = health.failures();
+        let last_failure = last.map(|error| error.to_string());
+        TxInfo { held: health.held(), stalls: watchdog.stalls, no_memory, failed, last_failure }
+    }
+}
+
+impl XdpInterface {
+    /// The kernel's statistics, summed over the queues.
+    fn statistics(&self) -> Statistics {
+        let mut sum = Statistics::default();
+        for queue in self.monitors.iter().filter_map(SocketMonitor::statistics) {
+            sum.rx_dropped += queue.rx_dropped;
+            sum.rx_invalid += queue.rx_invalid;
+            sum.tx_invalid += queue.tx_invalid;
+            sum.rx_ring_full += queue.rx_ring_full;
+            sum.rx_fill_empty += queue.rx_fill_empty;
+            sum.tx_ring_empty += queue.tx_ring_empty;
+        }
+        sum
+    }
+
+    /// What the kernel does not tell by itself.
+    fn look(&mut self, index: SwIfIndex, now: Instant, events: &mut Vec<XdpEvent>) {
+        let statistics = self.statistics();
+        // A fill ring without buffers is in `rx_dropped` too.
+        let missed = statistics.rx_dropped + statistics.rx_ring_full;
+        if let Some(more) = missed.checked_sub(self.missed).filter(|more| *more != 0) {
+            self.missed = missed;
+            events.push(XdpEvent::Missed(index, more));
+        }
+        let up = self.link.admin_up && self.link.carrier;
+        for (queue, (health, watchdog)) in self.tx.iter_mut().enumerate() {
+            if watchdog.look(health, up, now) {
+                let (waiting, seconds) = (health.held(), PATIENCE.as_secs());
+                let why =
+                    format!("transmit queue {queue}: {waiting} frames, none completed for {seconds} seconds");
+                events.push(XdpEvent::Stalled(index, why));
+            }
+        }
+    }
 }
 
 /// All AF_XDP interfaces.
@@ -139,6 +208,9 @@ struct Opened {
 /// Finds the interface and binds all its queues; runs in its network namespace.
 fn open(config: &XdpConfig, area: Area) -> Result<Opened, XdpError> {
     let link = Links::open()?.by_name(&config.host_if)?;
+    // What we may do comes before what the interface is like: these ask for all privileges that are needed.
+    drop(super::socket::socket()?);
+    let loaded = LoadedProgram::load(false)?;
     if link.mtu + L2_OVERHEAD > area.max_rx_frame() {
         return Err(XdpError::Refused(format!(
             "{} has MTU {}: frames must fit one buffer, so at most {}; `ip link set {} mtu 1500' first",
@@ -150,7 +222,7 @@ fn open(config: &XdpConfig, area: Area) -> Result<Opened, XdpError> {
     }
     let mut monitor = Monitor::open()?;
     let link = { monitor.watch(link.ifindex).map(|now| Link { name: link.name, ..now })? };
-    let mut program = XdpProgram::attach(&link, AttachMode::Native, false)?;
+    let mut program = loaded.attach(&link, AttachMode::Native)?;
     let sizes = RingSizes {
         // Twice as many: while a full receive ring waits for the worker, the kernel has as many again.
         fill: config.rx_ring.saturating_mul(2),
@@ -198,7 +270,10 @@ impl XdpManager {
         let buffers = pool.total();
         // SAFETY: the pool's mapped range never moves or shrinks; every socket is closed before the pool is dropped, since the
         // engine, which holds the pool, outlives the interfaces.
-        let area = unsafe { Area::new(pool.base(), buffers as usize * STRIDE, STRIDE as u32) }?;
+        let area = unsafe {
+            let memory = pool.memory();
+            Area::new(memory.base(), buffers as usize * memory.stride(), memory.stride() as u32)
+        }?;
         let opened = match &config.netns {
             Some(netns) => NetNs::open(netns)?.run(|| open(&config, area))??,
             None => open(&config, area)?,
@@ -210,14 +285,16 @@ impl XdpManager {
         let partial = config.partial_checksums.unwrap_or(opened.link.is_veth);
         let mut created = XdpCreated { inputs: Vec::new(), outputs: Vec::new(), link: opened.link.clone() };
         let mut capabilities = Capabilities { zero_copy: false, tx_checksum: false };
-        let (mut lent, mut monitors) = (Vec::new(), Vec::new());
+        let (mut lent, mut monitors, mut tx) = (Vec::new(), Vec::new(), Vec::new());
         for socket in opened.sockets {
             capabilities = socket.capabilities;
             monitors.push(socket.monitor);
             let (received, sent) = (Arc::new(Lent::new(buffers)), Arc::new(Lent::new(buffers)));
             lent.extend([Arc::clone(&received), Arc::clone(&sent)]);
             created.inputs.push(Box::new(XdpInput::new(socket.rx, received, partial)));
-            created.outputs.push(Box::new(XdpOutput::new(socket.tx, sent, capabilities.tx_checksum)));
+            let output = XdpOutput::new(socket.tx, sent, capabilities.tx_checksum);
+            tx.push((Arc::clone(output.health()), Watchdog::default()));
+            created.outputs.push(Box::new(output));
         }
         let interface = XdpInterface {
             config,
@@ -225,6 +302,8 @@ impl XdpManager {
             monitor: opened.monitor,
             lent,
             monitors,
+            missed: 0,
+            tx,
             capabilities,
             partial,
             lost: None,
@@ -259,11 +338,12 @@ impl XdpManager {
 
     /// What happened since the last call. `recheck` also looks for what the kernel does not tell by itself; once a second
     /// will do.
-    pub fn poll(&mut self, recheck: bool) -> Vec<XdpEvent> {
+    pub fn poll(&mut self, now: Instant, recheck: bool) -> Vec<XdpEvent> {
         let mut events = Vec::new();
         for (index, interface) in &mut self.interfaces {
             if recheck && interface.lost.is_none() {
                 let _ = interface.monitor.recheck();
+                interface.look(*index, now, &mut events);
             }
             while let Ok(Some(event)) = interface.monitor.poll() {
                 if event.ifindex != interface.link.ifindex || interface.lost.is_some() {
@@ -311,22 +391,14 @@ impl XdpManager {
     /// For `show af_xdp`.
     pub fn info(&self, index: SwIfIndex) -> Option<XdpInfo> {
         let interface = self.interfaces.get(&index)?;
-        let mut statistics = Statistics::default();
-        for queue in interface.monitors.iter().filter_map(SocketMonitor::statistics) {
-            statistics.rx_dropped += queue.rx_dropped;
-            statistics.rx_invalid += queue.rx_invalid;
-            statistics.tx_invalid += queue.tx_invalid;
-            statistics.rx_ring_full += queue.rx_ring_full;
-            statistics.rx_fill_empty += queue.rx_fill_empty;
-            statistics.tx_ring_empty += queue.tx_ring_empty;
-        }
         Some(XdpInfo {
             host_if: interface.config.host_if.clone(),
             netns: interface.config.netns.clone(),
             queues: interface.monitors.len(),
             capabilities: interface.capabilities,
             partial_checksums: interface.partial,
-            statistics,
+            statistics: interface.statistics(),
+            tx: interface.tx.iter().map(|(health, watchdog)| TxInfo::new(health, watchdog)).collect(),
             reserved: interface.quota.usage().1,
             lost: interface.lost.clone(),
         })

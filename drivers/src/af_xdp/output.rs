@@ -1,5 +1,6 @@
 //! A transmit queue of a Linux interface. Packets leave from the buffers that they are in.
 
+use super::health::TxHealth;
 use super::lent::Lent;
 use super::{TX_METADATA_BYTES, TxFrame, TxKick, TxMetadata, TxQueue, offload};
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub struct XdpOutput {
     /// Whether the kernel completes checksums.
     pub(super) checksum: bool,
     device: Device,
+    health: Arc<TxHealth>,
+    /// Completions of this turn.
+    completed: u32,
     /// Buffers that came back while the kernel was woken; empty between calls.
     done: Vec<BufferIndex>,
 }
@@ -61,13 +65,20 @@ fn complete_checksum(tx: &TxBurst<'_>, packet: &Packet, by_kernel: bool) -> bool
 
 impl XdpOutput {
     pub(super) fn new(queue: TxQueue, lent: Arc<Lent>, checksum: bool) -> XdpOutput {
-        XdpOutput { queue, lent, checksum, device: Device::Up, done: Vec::new() }
+        let health = Arc::default();
+        XdpOutput { queue, lent, checksum, device: Device::Up, health, completed: 0, done: Vec::new() }
+    }
+
+    /// What main looks at to see whether the queue moves.
+    pub(super) fn health(&self) -> &Arc<TxHealth> {
+        &self.health
     }
 
     fn complete(&mut self, tx: &mut TxBurst<'_>) {
         let lent = &self.lent;
         for buffer in self.queue.completed(COMPLETIONS) {
             if let Some(buffer) = lent.take(buffer) {
+                self.completed += 1;
                 tx.complete(buffer);
             }
         }
@@ -133,7 +144,9 @@ impl DeviceOutput for XdpOutput {
         if self.queue.unsent() != 0 && self.device != Device::Gone {
             let (lent, done) = (&self.lent, &mut self.done);
             let kick = self.queue.kick(|buffer| done.extend(lent.take(buffer)));
+            self.completed += done.len() as u32;
             done.drain(..).for_each(|buffer| tx.complete(buffer));
+            self.health.kicked(kick);
             self.device = match kick {
                 TxKick::LinkDown => Device::Down,
                 TxKick::Gone => Device::Gone,
@@ -145,6 +158,7 @@ impl DeviceOutput for XdpOutput {
             }
         }
         self.complete(tx);
+        self.health.turn(self.queue.held(), std::mem::take(&mut self.completed));
         self.device != Device::Gone && self.queue.held() != 0
     }
 }

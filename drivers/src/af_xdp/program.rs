@@ -18,7 +18,7 @@ use aya::{
 use rustix::io::Errno;
 
 use super::{
-    XdpError,
+    Holder, XdpError,
     ethtool::Feature,
     link::{Link, Links},
 };
@@ -134,20 +134,44 @@ pub struct XdpProgram {
     interface: String,
 }
 
-impl XdpProgram {
-    /// Loads the program and attaches it to an interface, in the network namespace of the calling
-    /// thread. It steals nothing before [`XdpProgram::steal`] says so. With `multi_buffer` it
-    /// accepts packets larger than a buffer; the sockets must too.
+/// The program in the kernel, not attached yet.
+pub struct LoadedProgram {
+    ebpf: Ebpf,
+    name: &'static str,
+}
+
+impl LoadedProgram {
+    /// Loads the program. With `multi_buffer` it accepts packets larger than a buffer; the sockets must too.
+    ///
+    /// # Errors
+    ///
+    /// [`XdpError::Privilege`], [`XdpError::KernelLacks`], [`XdpError::Program`].
+    pub fn load(multi_buffer: bool) -> Result<LoadedProgram, XdpError> {
+        // Below 5.9 a program can be attached by netlink only, and stays when we are killed.
+        if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
+            return Err(XdpError::KernelLacks { feature: "bpf_link for XDP (5.9 and later)" });
+        }
+        let ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| loading(&error))?;
+        let name = if multi_buffer { "wharf_xdp_frags" } else { "wharf_xdp" };
+        let mut loaded = LoadedProgram { ebpf, name };
+        loaded.program()?.load().map_err(|error| loading(&error))?;
+        Ok(loaded)
+    }
+
+    fn program(&mut self) -> Result<&mut Xdp, XdpError> {
+        let program = self.ebpf.program_mut(self.name);
+        let program = program.ok_or_else(|| XdpError::Program(format!("there is no {} in it", self.name)))?;
+        program.try_into().map_err(|error: ProgramError| loading(&error))
+    }
+
+    /// Attaches it to an interface, in the network namespace of the calling thread. It steals nothing before
+    /// [`XdpProgram::steal`] says so.
     ///
     /// # Errors
     ///
     /// [`XdpError::ProgramAttached`], [`XdpError::MtuTooLarge`], [`XdpError::TooFewQueues`],
     /// [`XdpError::SegmentationOffload`], [`XdpError::Unsupported`], [`XdpError::Privilege`] and others.
-    pub fn attach(link: &Link, mode: AttachMode, multi_buffer: bool) -> Result<XdpProgram, XdpError> {
-        // Below 5.9 a program can be attached by netlink only, and stays when we are killed.
-        if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 9, 0)) {
-            return Err(XdpError::KernelLacks { feature: "bpf_link for XDP (5.9 and later)" });
-        }
+    pub fn attach(mut self, link: &Link, mode: AttachMode) -> Result<XdpProgram, XdpError> {
         let native = match mode {
             AttachMode::Native => XdpMode::Driver,
             AttachMode::Generic => {
@@ -155,14 +179,7 @@ impl XdpProgram {
                 XdpMode::Skb
             }
         };
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| loading(&error))?;
-        let name = if multi_buffer { "wharf_xdp_frags" } else { "wharf_xdp" };
-        let program: &mut Xdp = ebpf
-            .program_mut(name)
-            .ok_or_else(|| XdpError::Program(format!("there is no {name} in it")))?
-            .try_into()
-            .map_err(|error: ProgramError| loading(&error))?;
-        program.load().map_err(|error| loading(&error))?;
+        let program = self.program()?;
         let id = program
             .attach_to_if_index(link.ifindex, native)
             .map_err(|error| attaching(&error, link, mode))?;
@@ -170,7 +187,18 @@ impl XdpProgram {
             FdLink::try_from(link).map_err(|error| ProgramError::IOError(io::Error::other(error)))
         });
         let attached = attached.map_err(|error| attaching(&error, link, mode))?;
-        Ok(XdpProgram { _link: attached, ebpf, interface: link.name.clone() })
+        Ok(XdpProgram { _link: attached, ebpf: self.ebpf, interface: link.name.clone() })
+    }
+}
+
+impl XdpProgram {
+    /// [`LoadedProgram::load`] and [`LoadedProgram::attach`].
+    ///
+    /// # Errors
+    ///
+    /// Theirs.
+    pub fn attach(link: &Link, mode: AttachMode, multi_buffer: bool) -> Result<XdpProgram, XdpError> {
+        LoadedProgram::load(multi_buffer)?.attach(link, mode)
     }
 
     /// Steers a queue's frames to a socket bound to it.
@@ -297,7 +325,7 @@ fn attaching(error: &ProgramError, link: &Link, mode: AttachMode) -> XdpError {
         Some(Errno::BUSY | Errno::EXIST) => {
             let now = Links::open().and_then(|mut links| links.by_index(link.ifindex));
             let program = now.ok().and_then(|link| link.xdp_program).unwrap_or(0);
-            XdpError::ProgramAttached { interface, program }
+            XdpError::ProgramAttached { interface, program, holder: Holder::of_program(program) }
         }
         Some(Errno::RANGE) => XdpError::MtuTooLarge { interface, peer: link.is_veth },
         Some(Errno::NOSPC) => XdpError::TooFewQueues { interface },

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::c_int,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::{Arc, Weak},
     thread,
@@ -148,13 +148,7 @@ impl XskSocket {
     /// Any [`XdpError`] but those about programs. Nothing stays behind.
     pub fn open(config: &SocketConfig) -> Result<XskSocket, XdpError> {
         config.sizes.check()?;
-        let fd = rustix::net::socket_with(
-            AddressFamily::XDP,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )
-        .map_err(error::opening)?;
+        let fd = socket()?;
         let metadata = register(fd.as_fd(), &config.area)?;
         let (fill, rx, tx, completion) = map_rings(fd.as_fd(), &config.sizes)?;
         bind(fd.as_fd(), config)?;
@@ -177,6 +171,12 @@ impl AsFd for XskSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.rx.as_fd()
     }
+}
+
+/// A socket that is not bound: whether the process may have one shows here.
+pub(super) fn socket() -> Result<OwnedFd, XdpError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::XDP, SocketType::RAW, flags, None).map_err(error::opening)
 }
 
 /// Registers the area as UMEM. Tells whether the kernel takes TX metadata.

@@ -1,6 +1,6 @@
 //! What the operator asks for, and why it is refused.
 
-use memif::{Address, ConfigError, Mode, Role, Secret};
+use memif::{Address, ConfigError, Limits, Mode, Role, Secret};
 use wharf_engine::SwIfIndex;
 
 /// The socket that is always there, `<runtime-dir>/memif.sock`.
@@ -21,9 +21,10 @@ pub struct MemifConfig {
     pub socket_id: u32,
     /// Server (VPP: master) or client (slave).
     pub role: Role,
-    /// Slots of a ring: a power of two up to [`MAX_RING_SIZE`]. The client's word counts.
+    /// Slots of a ring: a power of two up to [`MAX_RING_SIZE`]. The client's word counts; a server takes as much memory
+    /// as rings and buffers of these sizes need, and 64 MiB in any case.
     pub ring_size: u32,
-    /// Bytes of a buffer in the rings, 64 to 65536. The client's word counts.
+    /// Bytes of a buffer in the rings, 64 to 65536, likewise.
     pub buffer_size: u32,
     /// Hardware address; `None` lets the control plane choose. Not told to the peer.
     pub mac: Option<[u8; 6]>,
@@ -83,6 +84,14 @@ impl MemifConfig {
     /// Rings each way that a server takes.
     pub(super) fn server_queues(&self) -> u16 {
         self.rx_queues.max(self.tx_queues).max(MIN_SERVER_QUEUES)
+    }
+
+    /// Bytes of shared memory that a server takes.
+    pub(super) fn server_memory(&self) -> u64 {
+        let rings = u64::from(self.rx_queues) + u64::from(self.tx_queues);
+        // Some layouts put two lines between buffers.
+        let slot = u64::from(self.buffer_size) + 128 + 16;
+        (rings * (slot * u64::from(self.ring_size) + 4096)).max(Limits::default().max_mapped)
     }
 }
 
@@ -172,6 +181,9 @@ pub enum MemifError {
     /// The socket can't be opened, or the geometry is impossible.
     #[error(transparent)]
     Memif(#[from] memif::Error),
+    /// The handler of SIGBUS can't be installed.
+    #[error("sigaction: {0}")]
+    Sigbus(#[source] std::io::Error),
     /// Descriptors can't be waited for.
     #[error("epoll: {0}")]
     Epoll(#[source] std::io::Error),

@@ -1,6 +1,6 @@
 //! What `show memif` prints.
 
-use memif::{Direction, Mode, Role};
+use memif::{Counters, Direction, Mode, RingState, Role};
 
 /// A control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct SocketInfo {
     pub interfaces: usize,
     /// Its address, as written.
     pub filename: String,
+    /// Clients that were refused, by kind.
+    pub refused: Vec<(String, u64)>,
 }
 
 /// A memif interface. What only a connection has is empty or `None` while there is none.
@@ -64,6 +66,8 @@ pub struct MemifInfo {
     pub remote_disc_reason: Option<String>,
     /// Why the last attempt to connect failed, if none succeeded since.
     pub last_error: Option<String>,
+    /// What peers did against the protocol once connected, by kind, since the interface was made.
+    pub violations: Vec<(String, u64)>,
 }
 
 /// A shared region.
@@ -108,4 +112,26 @@ pub struct RingInfo {
     pub lost: u64,
     /// Transmit: packets that found the ring full.
     pub ring_full: u64,
+}
+
+impl RingInfo {
+    /// As it is now; `fd` is the number of its eventfd.
+    pub(super) fn new(ring: &RingState, count: &Counters, fd: i32) -> RingInfo {
+        RingInfo {
+            direction: ring.direction,
+            index: ring.index,
+            region: ring.region,
+            offset: ring.offset,
+            ring_size: ring.size,
+            int_fd: Some(fd),
+            head: ring.head,
+            tail: ring.tail,
+            flags: ring.flags,
+            interrupts: ring.interrupts,
+            packets: count.packets,
+            bytes: count.bytes,
+            lost: count.no_buffer + count.bad_descriptor + count.bad_length,
+            ring_full: count.ring_full,
+        }
+    }
 }

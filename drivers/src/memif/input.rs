@@ -2,7 +2,7 @@
 
 use memif::{Accepted, Counters, Plain, RxQueue, RxSink};
 use std::os::fd::BorrowedFd;
-use wharf_engine::buffer::{BufferCache, DATA_SIZE};
+use wharf_engine::buffer::BufferCache;
 use wharf_engine::device::{DeviceInput, FreshBuffers, RxBurst};
 use wharf_engine::frame::FRAME_SIZE;
 
@@ -46,28 +46,28 @@ struct Sink<'a, 'b> {
 impl RxSink for Sink<'_, '_> {
     #[inline(always)]
     fn room(&mut self, len: usize) -> Option<&mut [u8]> {
-        if len > DATA_SIZE {
+        if len > self.fresh.data_size() {
             self.too_long += 1;
             return None;
         }
         let to = self.fresh.slot(0)?;
-        // SAFETY: a slot has DATA_SIZE bytes of the pool's mapping, which the kernel initialised. Until `commit` they
+        // SAFETY: a slot has `data_size` bytes of the pool's mapping, which the kernel initialised. Until `commit` they
         // belong to `fresh` alone, which is borrowed as long as the slice.
-        Some(unsafe { std::slice::from_raw_parts_mut(to, DATA_SIZE) })
+        Some(unsafe { std::slice::from_raw_parts_mut(to, self.fresh.data_size()) })
     }
 
     #[inline(always)]
     fn accept(&mut self, len: usize) {
-        // At most DATA_SIZE, by `room`.
+        // At most `data_size`, by `room`.
         self.fresh.commit(len as u16);
     }
 
     #[inline(always)]
     fn plain(&mut self, packets: Plain<'_>) -> Accepted {
-        if packets.longest() > DATA_SIZE {
+        if packets.longest() > self.fresh.data_size() {
             return packets.one_by_one(self);
         }
-        // SAFETY: `fill` counts up from 0 to below the number of packets, and gives room for DATA_SIZE bytes, which is
+        // SAFETY: `fill` counts up from 0 to below the number of packets, and gives room for `data_size` bytes, which is
         // enough, of memory that belongs to this sink alone.
         let (packets, bytes) = self.fresh.fill(packets.len(), |k, to| unsafe { packets.copy(k, to) });
         Accepted { packets, bytes }

@@ -2,6 +2,7 @@
 
 use super::config::{DEFAULT_SOCKET, MemifConfig, MemifError};
 use super::info::{MemifInfo, RegionInfo, RingInfo, SocketInfo};
+use super::socket::{Access, Socket, describe_refusal};
 use super::{MemifInput, MemifOutput};
 use memif::{
     Address, Backoff, Client, ClientConfig, CloseReason, Connection, ConnectionInfo, Control, Counters,
@@ -16,7 +17,7 @@ use wharf_engine::SwIfIndex;
 use wharf_engine::device::{DeviceInput, DeviceOutput};
 
 /// How often connections are looked at for what wakes nobody: a peer that broke the rules of a ring.
-const CHECK: Duration = Duration::from_secs(1);
+const CHECK: Duration = Duration::from_millis(250);
 /// Set in the epoll data of a listener, whose low half is the socket's id; else it is an interface's index.
 const LISTENER: u64 = 1 << 32;
 const EVENTS: usize = 64;
@@ -78,17 +79,6 @@ impl std::fmt::Debug for MemifEvent {
     }
 }
 
-#[derive(Debug)]
-struct Socket {
-    address: Address,
-    /// While server interfaces use the socket.
-    listener: Option<Listener>,
-    /// The role of its interfaces; meaningless while there are none.
-    role: Role,
-    /// By id.
-    interfaces: BTreeMap<u32, SwIfIndex>,
-}
-
 /// A connection that is up.
 #[derive(Debug)]
 struct Up {
@@ -120,6 +110,8 @@ struct Interface {
     last_error: Option<String>,
     local_disc_reason: Option<String>,
     remote_disc_reason: Option<String>,
+    /// What peers did against the protocol, by kind, in connections that ended.
+    violations: BTreeMap<&'static str, u64>,
 }
 
 /// All memif sockets and interfaces. Lives on the main thread; nothing in it blocks.
@@ -139,6 +131,7 @@ impl MemifManager {
     /// `app_name`.
     pub fn new(runtime_dir: &Path, app_name: &str) -> Result<MemifManager, MemifError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| MemifError::Epoll(e.into()))?;
+        memif::survive_sigbus().map_err(MemifError::Sigbus)?;
         let mut manager = MemifManager {
             app_name: app_name.into(),
             limits: Limits::default(),
@@ -148,27 +141,27 @@ impl MemifManager {
             polled: None,
         };
         let path = runtime_dir.join("memif.sock");
-        manager.add_socket(DEFAULT_SOCKET, Address::parse(&path.to_string_lossy())?)?;
+        manager.add_socket(DEFAULT_SOCKET, Address::parse(&path.to_string_lossy())?, Access::default())?;
         Ok(manager)
     }
 
-    /// What servers grant to a client; for sockets that are listened on from now on.
+    /// What servers grant to a client, but for what interfaces say of queues and memory; for sockets that are listened
+    /// on from now on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
     // ---------------------------------------------------------------------------------------- sockets
 
-    /// Gives an address an id. Doing it twice alike is no error.
-    pub fn add_socket(&mut self, id: u32, address: Address) -> Result<(), MemifError> {
+    /// Gives an address an id, and says who may connect to it where we listen. Doing it twice alike is no error.
+    pub fn add_socket(&mut self, id: u32, address: Address, access: Access) -> Result<(), MemifError> {
         if let Some(socket) = self.sockets.get(&id) {
-            if socket.address == address {
+            if socket.address == address && socket.access == access {
                 return Ok(());
             }
             return Err(MemifError::SocketExists { id, address: socket.address.clone() });
         }
-        let socket = Socket { address, listener: None, role: Role::Server, interfaces: BTreeMap::new() };
-        self.sockets.insert(id, socket);
+        self.sockets.insert(id, Socket::new(address, access));
         Ok(())
     }
 
@@ -188,14 +181,7 @@ impl MemifManager {
 
     /// The sockets, by id.
     pub fn sockets(&self) -> Vec<SocketInfo> {
-        (self.sockets.iter())
-            .map(|(id, socket)| SocketInfo {
-                id: *id,
-                listener: socket.listener.is_some(),
-                interfaces: socket.interfaces.len(),
-                filename: socket.address.to_string(),
-            })
-            .collect()
+        self.sockets.iter().map(|(id, socket)| socket.info(*id)).collect()
     }
 
     // ---------------------------------------------------------------------------------------- interfaces
@@ -224,6 +210,7 @@ impl MemifManager {
                 mode: config.mode,
                 secret: config.secret,
                 max_queues: config.server_queues(),
+                max_mapped: Some(config.server_memory()),
                 ..InterfaceConfig::new(id, config.name.as_str())
             };
             match &mut socket.listener {
@@ -233,6 +220,8 @@ impl MemifManager {
                         ListenerConfig {
                             app_name: self.app_name.clone(),
                             limits: self.limits,
+                            allowed_uids: socket.access.uids.clone(),
+                            allowed_gids: socket.access.gids.clone(),
                             ..ListenerConfig::new(socket.address.clone())
                         },
                         now,
@@ -253,6 +242,7 @@ impl MemifManager {
             last_error: None,
             local_disc_reason: None,
             remote_disc_reason: None,
+            violations: BTreeMap::new(),
         };
         self.interfaces.insert(sw_if_index, interface);
         Ok(())
@@ -344,7 +334,7 @@ impl MemifManager {
                 continue;
             }
             for event in listener.process(now) {
-                let (known, reason) = match event {
+                let (kind, known, reason, peer) = match event {
                     ServerEvent::Connected(connection) => {
                         let sw_if_index = socket.interfaces.get(&connection.info.id).copied();
                         if let Some(sw_if_index) = sw_if_index
@@ -355,13 +345,21 @@ impl MemifManager {
                         continue;
                     }
                     ServerEvent::Failed { id, error, peer } => {
-                        let who =
-                            peer.map_or(String::new(), |p| format!(" (process {}, user {})", p.pid, p.uid));
-                        (id.and_then(|id| socket.interfaces.get(&id).copied()), format!("{error}{who}"))
+                        let known = id.and_then(|id| socket.interfaces.get(&id).copied());
+                        (error.kind(), known, error.to_string(), peer)
                     }
-                    ServerEvent::AcceptFailed(error) => (None, error.to_string()),
+                    ServerEvent::AcceptFailed(error) => ("accept", None, error.to_string(), None),
                 };
-                turn.events.push(MemifEvent::Failed { socket_id: *id, sw_if_index: known, reason });
+                *socket.refused.entry(kind).or_default() += 1;
+                if let Some(interface) = known.and_then(|i| self.interfaces.get_mut(&i))
+                    && !matches!(interface.state, State::Up(_))
+                {
+                    interface.last_error = Some(reason.clone());
+                }
+                if let Some(silent) = socket.telling.tell(now) {
+                    let reason = describe_refusal(&reason, peer, silent);
+                    turn.events.push(MemifEvent::Failed { socket_id: *id, sw_if_index: known, reason });
+                }
             }
         }
         turn.events
@@ -407,7 +405,13 @@ impl MemifManager {
             local_disc_reason: interface.local_disc_reason.clone(),
             remote_disc_reason: interface.remote_disc_reason.clone(),
             last_error: interface.last_error.clone(),
+            violations: Vec::new(),
         };
+        let mut violations = interface.violations.clone();
+        if let State::Up(up) = &interface.state {
+            count_descriptors(&mut violations, &up.control);
+        }
+        info.violations = violations.into_iter().map(|(kind, n)| (kind.to_owned(), n)).collect();
         if let State::Up(up) = &interface.state {
             up.describe(&mut info);
         }
@@ -421,6 +425,15 @@ struct Turn<'a> {
     epoll: &'a OwnedFd,
     now: Instant,
     events: Vec<MemifEvent>,
+}
+
+/// Adds the malformed descriptors of a connection.
+fn count_descriptors(violations: &mut BTreeMap<&'static str, u64>, control: &Control) {
+    let bad = |counters: Vec<Counters>| -> u64 { counters.iter().map(|c| c.bad_descriptor).sum() };
+    let n = bad(control.rx_counters()) + bad(control.tx_counters());
+    if n != 0 {
+        *violations.entry("bad-descriptor").or_default() += n;
+    }
 }
 
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, data: u64) -> Result<(), MemifError> {
@@ -461,6 +474,17 @@ impl Interface {
 
     fn go_down(&mut self, me: SwIfIndex, reason: &CloseReason, turn: &mut Turn<'_>) {
         let text = reason.to_string();
+        if let State::Up(up) = &self.state {
+            count_descriptors(&mut self.violations, &up.control);
+        }
+        let kind = match reason {
+            CloseReason::Violation(violation) => Some(violation.kind()),
+            CloseReason::Protocol(_) => Some("protocol"),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            *self.violations.entry(kind).or_default() += 1;
+        }
         match reason {
             CloseReason::Remote { reason, .. } => self.remote_disc_reason = Some(reason.clone()),
             CloseReason::RemoteClosed => self.remote_disc_reason = Some(text.clone()),
@@ -561,7 +585,7 @@ impl Up {
             .collect();
         let mut add = |rings: Vec<RingState>, counters: Vec<Counters>, fds: &[i32]| {
             for ((ring, count), fd) in rings.into_iter().zip(counters).zip(fds) {
-                info.rings.push(ring_info(&ring, &count, *fd));
+                info.rings.push(RingInfo::new(&ring, &count, *fd));
             }
         };
         add(self.control.rx_rings(), self.control.rx_counters(), &self.rx_fds);
@@ -569,24 +593,5 @@ impl Up {
         info.rings.sort_by_key(|r| (r.direction != Direction::M2S, r.index));
         info.num_m2s_rings = info.rings.iter().filter(|r| r.direction == Direction::M2S).count();
         info.num_s2m_rings = info.rings.len() - info.num_m2s_rings;
-    }
-}
-
-fn ring_info(ring: &RingState, count: &Counters, fd: i32) -> RingInfo {
-    RingInfo {
-        direction: ring.direction,
-        index: ring.index,
-        region: ring.region,
-        offset: ring.offset,
-        ring_size: ring.size,
-        int_fd: Some(fd),
-        head: ring.head,
-        tail: ring.tail,
-        flags: ring.flags,
-        interrupts: ring.interrupts,
-        packets: count.packets,
-        bytes: count.bytes,
-        lost: count.no_buffer + count.bad_descriptor + count.bad_length,
-        ring_full: count.ring_full,
     }
 }

@@ -10,6 +10,7 @@ mod info;
 mod input;
 mod manager;
 mod output;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -18,3 +19,4 @@ pub use info::{MemifInfo, RegionInfo, RingInfo, SocketInfo};
 pub use input::MemifInput;
 pub use manager::{MemifEvent, MemifManager};
 pub use output::MemifOutput;
+pub use socket::Access;

@@ -2,6 +2,7 @@
 
 use crate::af_xdp::offload;
 use memif::{Counters, Mode, TxQueue, TxSource};
+use wharf_engine::buffer::Memory;
 use wharf_engine::device::{DeviceOutput, TxBurst};
 use wharf_engine::{Packet, flags, prefetch};
 
@@ -29,8 +30,7 @@ impl MemifOutput {
 }
 
 struct Source<'a> {
-    /// Address of the pool's first buffer.
-    base: *mut u8,
+    memory: Memory,
     packets: &'a [Packet],
 }
 
@@ -43,12 +43,12 @@ impl TxSource for Source<'_> {
     #[inline(always)]
     fn segment(&self, packet: usize, _: usize) -> &[u8] {
         if let Some(later) = self.packets.get(packet + AHEAD) {
-            prefetch(later.address(self.base));
+            prefetch(later.address(self.memory));
         }
         let Some(packet) = self.packets.get(packet) else { return &[] };
         // SAFETY: `len` bytes from the packet's address lie in its buffer (invariant of `Packet`), and nobody writes
         // to it while the engine lends it to be transmitted.
-        unsafe { std::slice::from_raw_parts(packet.address(self.base), packet.len().into()) }
+        unsafe { std::slice::from_raw_parts(packet.address(self.memory), packet.len().into()) }
     }
 }
 
@@ -104,7 +104,7 @@ impl DeviceOutput for MemifOutput {
         if tx.flags() & flags::L4_CSUM_PARTIAL != 0 {
             finish_checksums(tx, packets, self.mode);
         }
-        let done = self.queue.transmit(&Source { base: tx.base(), packets });
+        let done = self.queue.transmit(&Source { memory: tx.memory(), packets });
         let now = self.queue.counters();
         let lost = (now.bad_descriptor.wrapping_sub(self.seen.bad_descriptor))
             .wrapping_add(now.bad_length.wrapping_sub(self.seen.bad_length));

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use wharf_engine::buffer::PoolConfig;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,
     SwIfIndex, WorkerIndex, flags, next_nodes,
@@ -80,7 +79,7 @@ impl Rig {
     fn new(workers: usize, mode: RxMode) -> Rig {
         let mut list = GraphBuilder::new();
         list.node(|_| Echo).input("memif-input");
-        let pool = PoolConfig { buffers: 2048, limit: 2048, pages: PageSize::Small };
+        let pool = PoolConfig::fixed(2048);
         let config = EngineConfig { workers: vec![None; workers], pool, ..Default::default() };
         let mut engine = Engine::start(&config, list).unwrap();
         let input = engine.graph().find("echo");
@@ -457,10 +456,14 @@ fn many_interfaces_on_a_socket_and_what_is_refused() {
     assert_eq!(says(manager.delete(SwIfIndex(9))), "sw_if_index 9 is not a memif interface");
 
     let other = Address::parse("@wharf-test-other").unwrap();
-    manager.add_socket(7, other.clone()).unwrap();
-    manager.add_socket(7, other).unwrap();
-    let error = says(manager.add_socket(7, dir.address()));
+    manager.add_socket(7, other.clone(), Access::default()).unwrap();
+    manager.add_socket(7, other, Access::default()).unwrap();
+    let error = says(manager.add_socket(7, dir.address(), Access::default()));
     assert_eq!(error, "memif socket 7 exists already: @wharf-test-other");
+    assert_eq!(
+        says(manager.create(SwIfIndex(9), server(7, 0), now)),
+        "interface id 0: an abstract socket needs a secret, or users or groups that are allowed"
+    );
     manager.create(SwIfIndex(9), client(7, 0), now).unwrap();
     assert_eq!(says(manager.delete_socket(7)), "memif socket 7 is used by 1 interface(s)");
     assert_eq!(says(manager.delete_socket(0)), "memif socket 0 is the default socket and cannot be deleted");

@@ -19,7 +19,7 @@ pub use capture::{CaptureConfig, CaptureInfo};
 pub use input::PgInput;
 pub use interface::{PgCounters, PgError, PgInterface, PgMode};
 pub use output::PgOutput;
-pub use pcap::{MAX_PCAP_BYTES, MAX_PCAP_PACKETS, PcapError, Replay};
+pub use pcap::{MAX_PCAP_BYTES, MAX_PCAP_PACKETS, PcapError, Replay, write_pcap};
 pub use script::{ScriptError, StreamScript};
 pub use stream::{Source, StreamConfig, StreamInfo};
 pub use template::{Field, L4, Layers, Size, Step, Template, TemplateError};

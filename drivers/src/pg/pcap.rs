@@ -4,7 +4,7 @@
 use super::interface::PgMode;
 use pcap_file::pcap::PcapReader;
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use wharf_engine::buffer::DATA_SIZE;
 
@@ -83,9 +83,14 @@ impl Replay {
         if !std::fs::metadata(file).map_err(fail)?.is_file() {
             return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        let opened = File::open(file).map_err(fail)?;
+        Replay::from_reader(file, File::open(file).map_err(fail)?, mode)
+    }
+
+    /// As [`Replay::read`], from wherever the bytes are; `file` is what errors call it.
+    pub fn from_reader(file: &Path, bytes: impl Read, mode: PgMode) -> Result<Replay, PcapError> {
+        let path = || file.to_owned();
         let mut reader =
-            PcapReader::new(opened).map_err(|e| PcapError::NotPcap { file: path(), why: e.to_string() })?;
+            PcapReader::new(bytes).map_err(|e| PcapError::NotPcap { file: path(), why: e.to_string() })?;
         let found = reader.header().datalink;
         if !mode.suits(found) {
             return Err(PcapError::LinkType { file: path(), found, mode });
@@ -140,6 +145,21 @@ impl Replay {
         let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
         self.bytes.get(start..self.ends[at] as usize).unwrap_or_default()
     }
+}
+
+/// Writes a file of Ethernet frames: for each when it was seen (nanoseconds since 1970), how long it was, and what is kept of it.
+pub fn write_pcap<'a>(
+    file: &Path,
+    snaplen: u32,
+    frames: impl Iterator<Item = (u64, u32, &'a [u8])>,
+) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(file)?);
+    out.write_all(&file_header(snaplen, PgMode::Ethernet, true))?;
+    for (nanos, len, bytes) in frames {
+        out.write_all(&packet_header(nanos, true, bytes.len() as u32, len))?;
+        out.write_all(bytes)?;
+    }
+    out.flush()
 }
 
 /// The header of a file.

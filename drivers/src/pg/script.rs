@@ -7,6 +7,7 @@
 //!          UDP: 1234 -> 2345 + 2999
 //!          incrementing 30 } }
 //! { name y interface pg0 pcap /tmp/in.pcap }
+//! pcap /tmp/in.pcap source pg0 name z
 //! ```
 //!
 //! The first word of each header is what the header *before* it says follows: `IP4:` starts the Ethernet header,
@@ -198,7 +199,8 @@ fn parse_block<'a>(
         match word.to_ascii_lowercase().as_str() {
             "}" if braced => break,
             "name" => name = Some(words.value(word, "a name")?.to_owned()),
-            "interface" => interface = Some(words.value(word, "an interface")?.to_owned()),
+            // VPP says the one in blocks, the other on lines.
+            "interface" | "source" => interface = Some(words.value(word, "an interface")?.to_owned()),
             "node" => node = Some(words.value(word, "a node")?.to_owned()),
             "worker" => worker = Some(words.number(word, "a worker's number")?),
             "limit" => limit = Some(words.number(word, "a number of packets")?),

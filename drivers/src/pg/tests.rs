@@ -11,7 +11,6 @@ use wharf_engine::buffer::PoolConfig;
 use wharf_engine::clock;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
-use wharf_engine::mapping::PageSize;
 use wharf_engine::worker::Worker;
 use wharf_engine::{
     Cx, DeviceOutput, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef, SwIfIndex,
@@ -38,7 +37,7 @@ impl Node for Forward {
 }
 
 fn config() -> EngineConfig {
-    let pool = PoolConfig { buffers: 1700, limit: 1700, pages: PageSize::Small };
+    let pool = PoolConfig::fixed(1700);
     EngineConfig { pool, ..Default::default() }
 }
 

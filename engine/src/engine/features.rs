@@ -19,10 +19,11 @@ impl Engine {
         let at = info.features.iter().position(|f| f.0 == feature);
         let at =
             at.ok_or_else(|| EngineError::UnknownFeature { feature: feature.into(), arc: arc.into() })?;
-        let uses = self.features.entry((number, interface)).or_insert_with(|| vec![0; info.features.len()]);
+        let known = self.features.get(&(number, interface));
+        let mut uses = known.cloned().unwrap_or_else(|| vec![0; info.features.len()]);
         uses[at] = if on { uses[at] + 1 } else { uses[at].saturating_sub(1) };
         let mut chain: Vec<u16> =
-            info.features.iter().zip(&*uses).filter(|(_, n)| **n != 0).map(|(f, _)| f.1.0).collect();
+            info.features.iter().zip(&uses).filter(|(_, n)| **n != 0).map(|(f, _)| f.1.0).collect();
         if !chain.is_empty() {
             chain.push(info.end.0);
         }
@@ -45,6 +46,7 @@ impl Engine {
             starts.resize(interface.index() + 1, 0);
         }
         starts[interface.index()] = start as u16;
+        self.features.insert((number, interface), uses);
         self.arcs.publish(tables);
         Ok(())
     }
@@ -71,5 +73,59 @@ impl Engine {
             }
         }
         self.arcs.publish(tables);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arc::{FeatureArc, FeatureOrder};
+    use crate::testing::Harness;
+    use crate::{Cx, Disposition, GraphBuilder, NoError, NoNext, Node, PacketRef};
+
+    struct End;
+    struct Feature;
+    macro_rules! node {
+        ($node:ident, $name:literal) => {
+            impl Node for $node {
+                const NAME: &'static str = $name;
+                type Meta = ();
+                type Next = NoNext;
+                type Error = NoError;
+                type Tables = ();
+                fn process(&mut self, _: &Cx<'_, Self>, _: &mut PacketRef<'_>, (): ()) -> Disposition<Self> {
+                    Disposition::NextFeature
+                }
+            }
+        };
+    }
+    node!(End, "end");
+    node!(Feature, "feature");
+
+    struct TestArc;
+    impl FeatureArc for TestArc {
+        const NAME: &'static str = "test-arc";
+        type Meta = ();
+        const END: &'static str = "end";
+    }
+
+    #[test]
+    fn a_feature_that_finds_no_room_is_not_on() {
+        let mut list = GraphBuilder::new();
+        list.node(|_| End).node(|_| Feature).arc::<TestArc>();
+        list.feature::<TestArc, Feature>(FeatureOrder::default());
+        let mut h = Harness::new(list).unwrap();
+        let empty = h.engine.arcs.read(ArcTables::clone);
+        let full = ArcTables { chains: vec![0; usize::from(u16::MAX)], ..empty.clone() };
+        h.engine.arcs.publish(full);
+        let set = |h: &mut Harness, on| h.engine.set_feature("test-arc", "feature", SwIfIndex(1), on);
+        assert!(matches!(set(&mut h, true), Err(EngineError::TooManyChains)));
+        assert_eq!(h.engine.features(SwIfIndex(1)), [("test-arc", vec![])]);
+        h.engine.arcs.publish(empty);
+        // One `on` needs one `off`: the refused one does not count.
+        set(&mut h, true).unwrap();
+        assert_eq!(h.engine.features(SwIfIndex(1)), [("test-arc", vec!["feature"])]);
+        set(&mut h, false).unwrap();
+        assert_eq!(h.engine.features(SwIfIndex(1)), [("test-arc", vec![])]);
     }
 }

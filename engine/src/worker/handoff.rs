@@ -4,6 +4,7 @@ use super::{ERROR_CONGESTION, HANDOFFS_PER_TURN, Handoff, Worker, move_packets};
 use crate::NodeIndex;
 use crate::counter::add;
 use crate::frame::{Frame, Packet};
+use crate::ring::Producer;
 
 impl Worker {
     pub(super) fn hand_off(&mut self, other: usize, frame: &Frame, mut from: usize, to: usize) {
@@ -24,12 +25,22 @@ impl Worker {
         }
     }
 
+    /// At the end of a turn. A place in a ring is a frame's, however few packets are in it: those for a worker that is far
+    /// behind (held up by the machine, say) stay here and fill their frame, which goes when it is full or the worker
+    /// has caught up.
     pub(super) fn send_handoffs(&mut self) {
         for other in 0..self.handoff_frames.len() {
-            if self.handoff_frames[other].is_some() {
+            let behind =
+                self.handoff_out.get_mut(other).and_then(Option::as_mut).is_some_and(Producer::is_half_full);
+            if self.handoff_frames[other].is_some() && !behind {
                 self.send_handoff(other);
             }
         }
+    }
+
+    /// Whether packets wait for a worker that is behind.
+    pub(super) fn keeps_handoffs(&self) -> bool {
+        self.handoff_frames.iter().any(Option::is_some)
     }
 
     pub(super) fn send_handoff(&mut self, other: usize) {

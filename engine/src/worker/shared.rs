@@ -81,6 +81,8 @@ pub struct WorkerShared {
     pub handoff_drops: AtomicU64,
     /// Packets dropped by transmit queues.
     pub tx_drops: AtomicU64,
+    /// Copies of packets that nodes made.
+    pub copies: AtomicU64,
     /// Packets that nodes hold now.
     pub held: AtomicU64,
     /// Frames pending at the end of the last turn.
@@ -106,6 +108,7 @@ impl WorkerShared {
             handoffs: zero(),
             handoff_drops: zero(),
             tx_drops: zero(),
+            copies: zero(),
             held: zero(),
             pending: zero(),
             cached: zero(),

@@ -21,7 +21,8 @@ impl Worker {
         if !work {
             self.sleep_armed();
         }
-        for input in &mut self.inputs[..armed] {
+        // A command may have taken some of them away meanwhile; then all that are left were armed.
+        for input in self.inputs.iter_mut().take(armed) {
             input.device.disarm();
         }
         self.last_turn = 0;
@@ -67,7 +68,7 @@ impl Worker {
         if self.holding != 0 {
             nanos = nanos.min(TICK.as_nanos() as u64);
         }
-        if self.pending_outputs != 0 {
+        if self.pending_outputs != 0 || self.keeps_handoffs() {
             nanos = nanos.min(PENDING_SLEEP_NANOS);
         }
         self.inputs.iter().filter_map(|i| i.device.due(now)).fold(nanos, u64::min)

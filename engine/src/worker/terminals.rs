@@ -1,6 +1,7 @@
 //! Where packets leave the graph: the drop, the punt, the devices, and loopbacks, which bring them back.
 
 use super::{ERROR_NO_QUEUE, ERROR_NO_SLOTS, Worker, lap};
+use crate::capture::points;
 use crate::counter::add;
 use crate::device::{TxBurst, TxPath};
 use crate::frame::{Frame, Packet, flags};
@@ -43,6 +44,9 @@ fn bytes(packets: &[Packet]) -> u64 {
 impl Worker {
     #[cold]
     pub(super) fn drop_frame(&mut self, mut frame: Box<Frame>) {
+        if self.capture.wants(points::DROP) {
+            self.capture.take(points::DROP, frame.packets(), self.cache.pool().memory(), None);
+        }
         for packet in frame.packets() {
             let [node, error] = packet.take_meta::<[u16; 2]>();
             if let Some(info) = self.graph.nodes.get(usize::from(node))
@@ -83,10 +87,10 @@ impl Worker {
         packet: &Packet,
         outcome: Outcome,
     ) {
-        let base = self.cache.pool().base();
-        let snapshot = Snapshot::of(packet, base);
+        let memory = self.cache.pool().memory();
+        let snapshot = Snapshot::of(packet, memory);
         self.trace.push(Record {
-            number: number(packet, base),
+            number: number(packet, memory),
             time: self.state.now,
             node,
             device,
@@ -121,6 +125,7 @@ impl Worker {
             }
             TxPath::Worker(other) => self.hand_off(usize::from(other), frame, from, to),
             TxPath::Loop => self.loop_back(tx, frame, from, to),
+            TxPath::Node(node) => self.send_virtual(tx, node, frame, from, to),
             TxPath::Here | TxPath::None => self.discard(tx, frame, from, to, ERROR_NO_QUEUE),
         }
     }
@@ -129,6 +134,9 @@ impl Worker {
     fn transmit(&mut self, run: &OutputRun, frame: &Frame) {
         let &OutputRun { tx, from, to, .. } = run;
         let packets = &frame.packets()[from..to];
+        if self.capture.wants(points::TX) {
+            self.capture.take(points::TX, packets, self.cache.pool().memory(), Some(tx));
+        }
         let Worker { outputs, cache, state, dirty, ticks, .. } = self;
         let Some(Some(slot)) = outputs.get_mut(tx.index()) else { return };
         let mut burst = TxBurst { cache, state, interface: tx, flags: run.flags };
@@ -179,6 +187,21 @@ impl Worker {
         self.count_output_error(error, (to - from) as u64);
         self.state.counters.tx_error.add(self.state.worker, tx.0, (to - from) as u64, 0);
         self.free_run(frame, from, to);
+    }
+
+    /// Hands what an interface without a device sends to the node that is there instead.
+    pub(super) fn send_virtual(
+        &mut self,
+        tx: SwIfIndex,
+        node: NodeIndex,
+        frame: &Frame,
+        from: usize,
+        to: usize,
+    ) {
+        let bytes = frame.packets()[from..to].iter().map(|p| u64::from(p.len)).sum();
+        self.state.counters.virtual_tx.add(self.state.worker, tx.0, (to - from) as u64, bytes);
+        // SAFETY: the range is inside the frame, which the caller clears.
+        unsafe { self.enqueue_run(node, frame, from, to) };
     }
 
     /// What a loopback sends, it receives.

@@ -257,7 +257,7 @@ fn a_saturated_blocking_eventfd_hangs_nobody() {
     rustix::io::write(rx.fd(), &(u64::MAX - 1).to_ne_bytes()).unwrap();
     send(tx, &[bytes(0, 60)]);
     tx.kick();
-    assert_eq!(tx.counters().interrupts, 0);
+    assert_eq!(tx.counters().interrupts, 1, "the kernel adds what fits");
     assert!(readable(rx) && rx.drain_fd() && !rx.drain_fd());
 }
 

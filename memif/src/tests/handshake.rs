@@ -5,11 +5,9 @@ use crate::{CloseReason, Error, HandshakeError, Mode, Secret};
 
 #[test]
 fn both_learn_about_each_other() {
-    let mut listener = Listener::bind(
-        ListenerConfig { app_name: "the-server".into(), ..ListenerConfig::new(address()) },
-        Instant::now(),
-    )
-    .unwrap();
+    let mut listener =
+        Listener::bind(ListenerConfig { app_name: "the-server".into(), ..listener_config() }, Instant::now())
+            .unwrap();
     let secret = Secret::new(b"psst").unwrap();
     listener
         .add(InterfaceConfig { mode: Mode::Ip, secret: Some(secret), ..InterfaceConfig::new(7, "memif0/7") })
@@ -48,7 +46,7 @@ fn both_learn_about_each_other() {
 
 #[test]
 fn a_client_takes_what_the_server_grants() {
-    let mut config_ = ListenerConfig::new(address());
+    let mut config_ = listener_config();
     config_.limits.max_rings = 2;
     config_.limits.max_log2_ring_size = 6;
     let mut listener = Listener::bind(config_, Instant::now()).unwrap();
@@ -154,6 +152,55 @@ fn users_can_be_refused() {
 }
 
 #[test]
+fn groups_can_be_admitted() {
+    let config_ = listener_config();
+    let gid = rustix::process::getegid().as_raw();
+    let config_ = ListenerConfig { allowed_uids: vec![123_456_789], allowed_gids: vec![gid], ..config_ };
+    let mut listener = Listener::bind(config_, Instant::now()).unwrap();
+    listener.add(InterfaceConfig::new(0, "x")).unwrap();
+    let client = Client::connect(config(&listener), Instant::now()).unwrap();
+    run(&mut listener, client);
+}
+
+#[test]
+fn an_abstract_socket_is_not_for_everybody() {
+    let mut listener = Listener::bind(ListenerConfig::new(address()), Instant::now()).unwrap();
+    let open = listener.add(InterfaceConfig::new(7, "x"));
+    assert_eq!(open, Err(crate::ConfigError::Unprotected(7)));
+    let secret = Some(Secret::new(b"s").unwrap());
+    listener.add(InterfaceConfig { secret, ..InterfaceConfig::new(7, "x") }).unwrap();
+}
+
+#[test]
+fn a_wrong_secret_costs_a_second() {
+    let mut listener = listener();
+    let (right, wrong) = (Secret::new(b"right").ok(), Secret::new(b"wrong").ok());
+    listener.add(InterfaceConfig { secret: right, ..InterfaceConfig::new(1, "secret") }).unwrap();
+    let base = config(&listener);
+    let with = |secret| ClientConfig { id: 1, secret, ..base.clone() };
+    let (error, _) = fails(&mut listener, with(wrong));
+    assert!(matches!(error, HandshakeError::SecretWrong));
+    let (error, _) = fails(&mut listener, with(wrong));
+    assert!(matches!(error, HandshakeError::SecretPenalty), "no second guess");
+    let (error, _) = fails(&mut listener, with(right));
+    assert!(matches!(error, HandshakeError::SecretPenalty), "nor does the answer tell a right one");
+    // Who needs no secret is not concerned.
+    let client = Client::connect(base.clone(), Instant::now()).unwrap();
+    run(&mut listener, client);
+    let later = Instant::now() + Duration::from_secs(1);
+    let mut client = Client::connect(with(right), later).unwrap();
+    let limit = Instant::now() + Duration::from_secs(10);
+    let mut up = None;
+    while up.is_none() {
+        assert!(Instant::now() < limit);
+        for event in listener.process(later) {
+            assert!(matches!(event, ServerEvent::Connected(_)), "{event:?}");
+        }
+        up = client.process(later).unwrap();
+    }
+}
+
+#[test]
 fn a_client_gives_up_in_time() {
     let listener = listener();
     let start = Instant::now();
@@ -221,7 +268,9 @@ fn sockets_in_another_network_namespace() {
         let Address::Abstract { name, .. } = address() else { unreachable!() };
         let netns = format!("/proc/self/task/{}/ns/net", tid.as_raw_nonzero());
         let there = Address::parse(&format!("abstract:{name},netns_name={netns}")).unwrap();
-        let mut listener = Listener::bind(ListenerConfig::new(there.clone()), Instant::now()).unwrap();
+        let mut listener =
+            Listener::bind(ListenerConfig { address: there.clone(), ..listener_config() }, Instant::now())
+                .unwrap();
         listener.add(InterfaceConfig::new(0, "x")).unwrap();
         let here = ClientConfig::new(Address::Abstract { name, netns: None }, 0);
         let nobody = Client::connect(here.clone(), Instant::now());
@@ -236,4 +285,31 @@ fn sockets_in_another_network_namespace() {
         assert!(matches!(error, Err(Error::Socket(crate::SocketError::Netns { .. }))), "{error:?}");
         drop(finish);
     });
+}
+
+/// Every number at its greatest, one at a time: all of them together do not fit the 32 bits of an offset.
+#[test]
+fn the_largest_geometry() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
+    let mut listener = listener();
+    let wide = InterfaceConfig { max_mapped: Some(1 << 30), ..InterfaceConfig::new(1, "wide") };
+    listener.add(wide).unwrap();
+    let base = ClientConfig { id: 1, handshake: Duration::from_secs(10), ..config(&listener) };
+    let queues = ClientConfig { rx_queues: 255, tx_queues: 255, log2_ring_size: 3, ..base.clone() };
+    let slots = ClientConfig { log2_ring_size: 14, ..base.clone() };
+    let buffers = ClientConfig { buffer_size: 65536, ..base };
+    for client in [queues, slots, buffers] {
+        let client = Client::connect(client, Instant::now()).unwrap();
+        let mut l = run(&mut listener, client);
+        for (i, (tx, rx)) in l.client.tx.iter_mut().zip(&mut l.server.rx).enumerate() {
+            send(tx, &[bytes(i, 9216)]);
+            assert_eq!(drain(rx), [bytes(i, 9216)]);
+        }
+        for (i, (tx, rx)) in l.server.tx.iter_mut().zip(&mut l.client.rx).enumerate() {
+            send(tx, &[bytes(i, 9216)]);
+            assert_eq!(drain(rx), [bytes(i, 9216)]);
+        }
+    }
 }

@@ -382,6 +382,49 @@ fn rings_that_lie() {
     });
 }
 
+/// The region of a peer loses its memory under a connection, by a way that the checks did not foresee.
+#[test]
+fn a_lost_region_ends_the_connection() {
+    use crate::connection::{Connection, ConnectionInfo, Parts, Queues, RingSpec};
+    use crate::queue::Link as State;
+    use crate::region::{Regions, tests::unsealed};
+    use crate::ring::Ring;
+    use crate::{CloseReason, Mode, Role, Violation};
+    use std::sync::Arc;
+
+    crate::survive_sigbus().unwrap();
+    let (mapping, file) = unsealed(64 << 10);
+    let regions = Arc::new(Regions::new(vec![mapping]));
+    let spec = |offset| {
+        Ring::new(regions.clone(), 0, offset, 4).unwrap().initialise(0);
+        RingSpec { region: 0, offset, log2_size: 4, event: eventfd() }
+    };
+    let parts = Parts { regions: regions.clone(), s2m: vec![spec(0)], m2s: vec![spec(1024)] };
+    let state = Arc::new(State::default());
+    let queues = Queues::server(parts, &state).unwrap();
+    let (channel, peer) = Channel::pair();
+    let info = ConnectionInfo {
+        role: Role::Server,
+        id: 0,
+        mode: Mode::Ethernet,
+        remote_interface: "x".into(),
+        remote_app: "x".into(),
+        peer: None,
+        region_sizes: vec![64 << 10],
+    };
+    let mut link = Connection::new(channel, state, queues, None, info);
+    assert_eq!(link.control.process(), None);
+    rustix::fs::ftruncate(&file, 0).unwrap();
+    assert_eq!(drain(&mut link.rx[0]).len(), 0);
+    assert_eq!(link.tx[0].transmit(&[bytes(1, 60)][..]), 0);
+    let lost = Violation::RegionLost { region: 0 };
+    assert_eq!(link.control.process(), Some(&CloseReason::Violation(lost)));
+    assert!(!link.rx[0].is_alive());
+    let said = peer.receive().unwrap().unwrap();
+    let said = Message::decode(&said.bytes).unwrap();
+    assert!(matches!(&said, Message::Disconnect { reason, .. } if reason == "region 0: its memory is gone"));
+}
+
 /// After a whole life of a connection nothing stays open, at either end.
 #[test]
 fn a_whole_life_leaks_nothing() {
@@ -406,7 +449,7 @@ fn half_open_connections_are_bounded() {
     alone("half_open_connections_are_bounded", || {
         let before = open_fds();
         let start = Instant::now();
-        let mut listener = Listener::bind(ListenerConfig::new(address()), start).unwrap();
+        let mut listener = Listener::bind(listener_config(), start).unwrap();
         listener.add(InterfaceConfig::new(0, "x")).unwrap();
         let idle = open_fds();
         let mut silent: Vec<Channel> =

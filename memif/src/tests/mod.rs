@@ -3,6 +3,7 @@
 mod data;
 mod handshake;
 mod hostile;
+mod port;
 mod rings;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,9 +21,15 @@ fn address() -> Address {
     Address::parse(&format!("@memif-test-{}-{n}", std::process::id())).unwrap()
 }
 
+/// A listener for us alone.
+fn listener_config() -> ListenerConfig {
+    let me = rustix::process::geteuid().as_raw();
+    ListenerConfig { allowed_uids: vec![me], ..ListenerConfig::new(address()) }
+}
+
 /// A listener with interface 0.
 fn listener() -> Listener {
-    let mut listener = Listener::bind(ListenerConfig::new(address()), Instant::now()).unwrap();
+    let mut listener = Listener::bind(listener_config(), Instant::now()).unwrap();
     listener.add(InterfaceConfig::new(0, "server0")).unwrap();
     listener
 }

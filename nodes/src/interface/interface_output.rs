@@ -7,11 +7,13 @@
 //! CLI: `set interface state`, `show interface`.
 
 use super::InterfaceTables;
+use crate::wire::ip4::Ip4Header;
 use std::fmt;
 use wharf_engine::{
     ArcStart, Cx, DeviceOutput, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView,
     error_counters, next_nodes,
 };
+use zerocopy::FromBytes;
 
 /// Arc `interface-output`: between this node and the device.
 #[derive(Debug)]
@@ -60,6 +62,12 @@ impl Node for InterfaceOutput {
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} flags 0x{:04x}\n  ", view.interface(view.meta()), view.flags())?;
-        crate::ethernet::trace::frame(view.data(), f)
+        // An interface in IP mode: no frame to a station starts as a packet does, 0x45 being a group address.
+        match Ip4Header::ref_from_prefix(view.data()) {
+            Ok((ip, _)) if ip.version() == 4 && ip.total_len.get() == view.len() => {
+                crate::ip4::trace::packet(view.data(), f)
+            }
+            _ => crate::ethernet::trace::frame(view.data(), f),
+        }
     }
 }

@@ -4,7 +4,7 @@ mod interface_output;
 mod tables;
 
 pub use interface_output::{InterfaceOutput, InterfaceOutputArc};
-pub use tables::{InterfaceEntry, InterfaceTables, L2Mode};
+pub use tables::{InputMode, InterfaceEntry, InterfaceTables};
 
 use wharf_engine::FeatureArc;
 

@@ -1,16 +1,20 @@
 //! The table of interfaces.
 
+use crate::ethernet::{SubInterfaces, SubOutput};
 use crate::wire::ethernet::MacAddress;
+use std::sync::Arc;
 use wharf_engine::SwIfIndex;
 
-/// What an interface does with the frames that it receives.
+/// Where frames go that an interface receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum L2Mode {
-    /// They go to the protocol of their EtherType.
+pub enum InputMode {
+    /// To the protocol of their EtherType.
     #[default]
     L3,
-    /// They go out of another interface, unchanged.
-    Xconnect(SwIfIndex),
+    /// To `l2-input`, as they are.
+    L2,
+    /// To a sub-interface, by their VLAN tags: see [`InterfaceTables::trunks`].
+    Trunk,
 }
 
 /// One interface.
@@ -19,7 +23,7 @@ pub struct InterfaceEntry {
     /// Whether there is such an interface and it is administratively up.
     pub up: bool,
     /// What becomes of received frames.
-    pub mode: L2Mode,
+    pub mode: InputMode,
     /// Its own address: frames to others are not for the L3 protocols.
     pub mac: MacAddress,
     /// Whether it has an IPv4 address.
@@ -31,6 +35,10 @@ pub struct InterfaceEntry {
 pub struct InterfaceTables {
     /// The entries; a free index has the default entry, which is down.
     pub list: Vec<InterfaceEntry>,
+    /// The sub-interfaces of those whose mode is [`InputMode::Trunk`].
+    pub trunks: Vec<Option<Arc<SubInterfaces>>>,
+    /// The ways out of sub-interfaces.
+    pub outputs: Vec<Option<SubOutput>>,
 }
 
 impl InterfaceTables {

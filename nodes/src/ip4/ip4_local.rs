@@ -1,11 +1,11 @@
 //! `ip4-local`: packets for one of our own addresses.
 //!
 //! Expects: a valid IPv4 packet.
-//! Hands on: ICMP to `ip4-icmp-input`, everything else to `ip4-punt`.
+//! Hands on: ICMP to `ip4-icmp-input`, UDP to `ip4-udp-lookup`, everything else to `ip4-punt`.
 //! Drops: fragments, which are not reassembled.
 //! See: RFC 1812 section 5.2.3.
 
-use super::{Ip4IcmpInput, Ip4Punt};
+use super::{Ip4IcmpInput, Ip4Punt, Ip4UdpLookup};
 use crate::wire::ip4::{Ip4Header, IpProtocol};
 use std::fmt;
 use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, error_counters, next_nodes};
@@ -16,7 +16,7 @@ pub struct Ip4Local;
 
 next_nodes! {
     /// Where packets go.
-    pub enum Next { Icmp => Ip4IcmpInput, Punt => Ip4Punt }
+    pub enum Next { Icmp => Ip4IcmpInput, Udp => Ip4UdpLookup, Punt => Ip4Punt }
 }
 
 error_counters! {
@@ -36,6 +36,7 @@ impl Node for Ip4Local {
         match header.protocol {
             _ if header.is_fragment() => Disposition::Drop(Error::Fragment),
             IpProtocol::ICMP => Disposition::Next(Next::Icmp(())),
+            IpProtocol::UDP => Disposition::Next(Next::Udp(())),
             _ => Disposition::Next(Next::Punt(())),
         }
     }

@@ -39,7 +39,10 @@ error_counters! {
 }
 
 #[inline(always)]
-fn disposition(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex) -> Disposition<Ip4Lookup> {
+pub(super) fn disposition<N>(cx: &Cx<'_, N>, index: AdjIndex) -> Disposition<N>
+where
+    N: Node<Next = Next, Error = Error, Tables = Ip4Tables>,
+{
     match cx.tables().adjacency(index).map(|a| a.kind) {
         Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
         other => unusual(cx, index, other),
@@ -47,9 +50,12 @@ fn disposition(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex) -> Disposition<Ip4Lookup
 }
 
 #[cold]
-fn unusual(cx: &Cx<'_, Ip4Lookup>, index: AdjIndex, kind: Option<AdjacencyKind>) -> Disposition<Ip4Lookup> {
+fn unusual<N>(cx: &Cx<'_, N>, index: AdjIndex, kind: Option<AdjacencyKind>) -> Disposition<N>
+where
+    N: Node<Next = Next, Error = Error, Tables = Ip4Tables>,
+{
     match kind {
-        Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
+        Some(AdjacencyKind::Rewrite | AdjacencyKind::PointToPoint) => Disposition::Next(Next::Rewrite(index)),
         Some(AdjacencyKind::Arp) => Disposition::Next(Next::Arp(index)),
         Some(AdjacencyKind::Local) => Disposition::Next(Next::Local(())),
         Some(AdjacencyKind::Punt) => Disposition::Next(Next::Punt(())),

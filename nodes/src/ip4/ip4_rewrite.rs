@@ -1,6 +1,6 @@
-//! `ip4-rewrite`: a packet gets the Ethernet header of its next hop.
+//! `ip4-rewrite`: a packet gets the Ethernet header of its next hop, or none on an interface that takes IP packets.
 //!
-//! Expects: a valid IPv4 packet, and an adjacency of kind `Rewrite`.
+//! Expects: a valid IPv4 packet, and an adjacency of kind `Rewrite` or `PointToPoint`.
 //! Hands on: the frame to the features of arc `ip4-output` and `interface-output`. What has lived too long, or does not fit and must
 //! not be fragmented, to `ip4-icmp-error`.
 //! Drops: packets whose adjacency went away since the lookup; packets that would have to be fragmented.
@@ -62,8 +62,9 @@ impl Node for Ip4Rewrite {
 
     #[inline(always)]
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
-        let Some(adjacency) = cx.tables().adjacency(index).filter(|a| a.kind == AdjacencyKind::Rewrite)
-        else {
+        use AdjacencyKind::{PointToPoint, Rewrite};
+        let adjacency = cx.tables().adjacency(index);
+        let Some(adjacency) = adjacency.filter(|a| matches!(a.kind, Rewrite | PointToPoint)) else {
             return Disposition::Drop(Error::NoAdjacency);
         };
         let forwarded = p.flags() & flags::LOCALLY_ORIGINATED == 0;
@@ -77,8 +78,10 @@ impl Node for Ip4Rewrite {
         if forwarded {
             decrement_ttl(p.header_mut());
         }
-        p.retreat(EthernetHeader::LEN as u16);
-        *p.header_mut() = adjacency.rewrite;
+        if adjacency.kind == Rewrite {
+            p.retreat(EthernetHeader::LEN as u16);
+            *p.header_mut() = adjacency.rewrite;
+        }
         self.sent.count(&cx.tables().counters, cx.worker(), index.0, p.len());
         match self.arc.enter(cx, p, adjacency.tx, adjacency.tx) {
             Some(edge) => Disposition::Edge(edge),
@@ -97,7 +100,11 @@ impl Node for Ip4Rewrite {
             "ip4-icmp-error" => write!(f, "adj-idx {index} : next ip4-icmp-error")?,
             "interface-output" => {
                 write!(f, "tx {} adj-idx {index}\n  ", view.interface(view.meta_after()))?;
-                crate::ethernet::trace::frame(view.data_after(), f)?;
+                if view.len_after() == view.len() {
+                    super::trace::packet(view.data_after(), f)?;
+                } else {
+                    crate::ethernet::trace::frame(view.data_after(), f)?;
+                }
             }
             other => write!(f, "adj-idx {index} : {other}")?,
         }

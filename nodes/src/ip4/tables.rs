@@ -28,6 +28,8 @@ pub enum AdjacencyKind {
     Drop,
     /// Sent with a known Ethernet header.
     Rewrite,
+    /// Sent as it is: the interface takes IP packets, and has one peer.
+    PointToPoint,
     /// To a neighbour or into a connected subnet, once the MAC address is known.
     Arp,
     /// For us.

@@ -80,6 +80,11 @@ impl ArpPacket {
         ArpPacket::new(ArpOperation::REQUEST, sender, (MacAddress::ZERO, target))
     }
 
+    /// Tells everybody that `mac` has `address` (RFC 5227 section 2.3).
+    pub const fn announcement(mac: MacAddress, address: Ipv4Addr) -> ArpPacket {
+        ArpPacket::request((mac, address), address)
+    }
+
     /// The reply to this request from the station that has the target address, which is at `mac`.
     pub const fn reply(&self, mac: MacAddress) -> ArpPacket {
         ArpPacket {

@@ -251,6 +251,12 @@ impl Ip4Prefix {
         Ipv4Addr::from_bits(self.address | !mask(self.len))
     }
 
+    /// The addresses of a subnet that are no host's: its first, and its last, the directed broadcast address. A point-to-point
+    /// link (RFC 3021) and a single address have none.
+    pub const fn non_hosts(self) -> Option<[Ipv4Addr; 2]> {
+        if self.len <= 30 { Some([self.address(), self.last_address()]) } else { None }
+    }
+
     /// How many leading bits are fixed, 0 to 32.
     #[expect(clippy::len_without_is_empty, reason = "a length in bits, not of a collection")]
     pub const fn len(self) -> u8 {
@@ -392,6 +398,15 @@ mod tests {
         {
             assert_eq!(bad.parse::<Ip4Prefix>(), Err(Ip4PrefixError::Syntax), "{bad}");
         }
+    }
+
+    #[test]
+    fn addresses_that_no_host_has() {
+        let non_hosts = |text: &str| text.parse::<Ip4Prefix>().unwrap().non_hosts();
+        assert_eq!(non_hosts("10.0.0.0/8"), Some([[10, 0, 0, 0].into(), [10, 255, 255, 255].into()]));
+        assert_eq!(non_hosts("10.0.0.4/30"), Some([[10, 0, 0, 4].into(), [10, 0, 0, 7].into()]));
+        assert_eq!(non_hosts("10.0.0.4/31"), None);
+        assert_eq!(non_hosts("10.0.0.4/32"), None);
     }
 
     #[test]

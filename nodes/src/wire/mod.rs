@@ -8,12 +8,15 @@ pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp4;
+pub mod inner;
 pub mod ip4;
 pub mod tcp;
 pub mod udp;
+pub mod vxlan;
 
 pub use ethernet::{EtherType, EthernetHeader, MacAddress, VlanTag};
 pub use ip4::{Ip4Header, Ip4Prefix, IpProtocol};
+pub use vxlan::VxlanHeader;
 
 /// A 16-bit number in network byte order.
 pub type U16 = zerocopy::byteorder::U16<zerocopy::byteorder::NetworkEndian>;

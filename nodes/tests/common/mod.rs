@@ -11,8 +11,9 @@ use wharf_engine::wake::Waker;
 use wharf_engine::{GraphBuilder, SwIfIndex};
 use wharf_nodes::arp::{ArpInterface, ArpTables};
 use wharf_nodes::event::Events;
-use wharf_nodes::interface::{InterfaceEntry, InterfaceTables, L2Mode};
+use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind, Ip4Interface, Ip4Tables};
+use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::wire::MacAddress;
 
 /// Interfaces: 1 and 2 route, 3 and 4 are cross-connected, 5 has no address. Number 6 is down.
@@ -54,13 +55,19 @@ impl Router {
         h.engine.tables::<InterfaceTables>().publish(InterfaceTables {
             list: vec![
                 InterfaceEntry::default(),
-                entry(1, L2Mode::L3, true),
-                entry(2, L2Mode::L3, true),
-                entry(3, L2Mode::Xconnect(SwIfIndex(4)), false),
-                entry(4, L2Mode::Xconnect(SwIfIndex(3)), false),
-                entry(5, L2Mode::L3, false),
+                entry(1, InputMode::L3, true),
+                entry(2, InputMode::L3, true),
+                entry(3, InputMode::L2, false),
+                entry(4, InputMode::L2, false),
+                entry(5, InputMode::L3, false),
                 InterfaceEntry::default(),
             ],
+            ..InterfaceTables::default()
+        });
+        let xconnect = |peer| L2Port { mode: PortMode::Xconnect, peer: SwIfIndex(peer), ..L2Port::default() };
+        h.engine.tables::<L2Tables>().publish(L2Tables {
+            ports: [[L2Port::default(); 3].as_slice(), &[xconnect(4), xconnect(3)]].concat(),
+            ..L2Tables::default()
         });
         let arp = |i: usize| ArpInterface {
             mac: MAC[i],

@@ -1,0 +1,254 @@
+//! The binary API over its socket: unmodified vpp_papi and vppcfg, and a client of our own for what those never send.
+
+mod common;
+
+use common::{Daemon, PATIENCE, run, wait_until};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// `target/papi/bin/NAME`, which `tools/papi.sh` makes.
+fn papi(name: &str) -> Command {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/papi/bin").join(name);
+    assert!(program.exists(), "{} is not there: run tools/papi.sh", program.display());
+    Command::new(program)
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/papi").join(name)
+}
+
+#[test]
+fn vpp_papi_finds_the_definitions_on_the_socket_and_drives_every_feature() {
+    let daemon = Daemon::start(None, "");
+    let sockets = [daemon.file("api.sock"), daemon.file("stats.sock")];
+    run(papi("python").arg(script("core.py")).args(sockets));
+}
+
+#[test]
+fn vpp_papi_finds_the_definitions_in_exported_files_and_vppcfg_dumps() {
+    let daemon = Daemon::start(None, "");
+    let json = daemon.file("json");
+    run(Command::new(env!("CARGO_BIN_EXE_wharfctl")).args(["api", "export"]).arg(&json));
+    let sockets = [daemon.file("api.sock"), daemon.file("stats.sock")];
+    run(papi("python").arg(script("core.py")).args(sockets).arg(&json));
+
+    daemon.script(
+        "create loopback interface instance 3
+         set interface mtu 1400 loop3
+         set interface ip address loop3 192.0.2.1/24
+         set interface state loop3 up",
+    );
+    let dump = run(papi("vppcfg").args(["dump", "-a"]).arg(daemon.file("api.sock")));
+    assert!(dump.contains("loop3") && dump.contains("192.0.2.1/24") && dump.contains("1400"), "{dump}");
+}
+
+#[test]
+fn requests_are_traced_and_saved_under_a_name() {
+    let daemon = Daemon::start(None, "api-trace { on }");
+    let mut client = Client::connect(&daemon);
+    client.request(23, &[]);
+    client.reply();
+    let name = common::unique();
+    let said = daemon.ctl(&format!("api trace save {name}")).unwrap();
+    let path = std::env::temp_dir().join(&name);
+    let saved = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(said.contains(&name) && saved.windows(12).any(|w| w == b"control_ping"));
+    let dump = daemon.ctl("api trace dump").unwrap();
+    assert!(dump.contains("sockclnt_create:\n  name: test\n") && dump.contains("control_ping:\n"), "{dump}");
+    assert!(daemon.ctl("api trace save ../x").is_err());
+}
+
+/// A client that can send anything.
+struct Client {
+    stream: UnixStream,
+}
+
+/// A message in its frame.
+fn frame(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 16];
+    frame[8..12].copy_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
+}
+
+/// A request with client_index 0.
+fn message(id: u16, context: u32, rest: &[u8]) -> Vec<u8> {
+    [&id.to_be_bytes()[..], &[0; 4], &context.to_be_bytes(), rest].concat()
+}
+
+impl Client {
+    fn new(daemon: &Daemon) -> Client {
+        let stream = UnixStream::connect(daemon.file("api.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client { stream }
+    }
+
+    /// A client that has introduced itself.
+    fn connect(daemon: &Daemon) -> Client {
+        let mut client = Client::new(daemon);
+        let mut create = vec![0; 2 + 4 + 64];
+        create[1] = 15;
+        create[6..10].copy_from_slice(b"test");
+        client.send(&frame(&create));
+        let reply = client.reply();
+        assert_eq!(u16::from_be_bytes([reply[0], reply[1]]), 16);
+        client
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    fn request(&mut self, id: u16, rest: &[u8]) {
+        self.send(&frame(&message(id, 7, rest)));
+    }
+
+    fn try_reply(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut header = [0; 16];
+        self.stream.read_exact(&mut header)?;
+        let mut message = vec![0; u32::from_be_bytes(header[8..12].try_into().unwrap()) as usize];
+        self.stream.read_exact(&mut message)?;
+        Ok(message)
+    }
+
+    fn reply(&mut self) -> Vec<u8> {
+        self.try_reply().unwrap()
+    }
+
+    /// Whether the daemon has closed the connection.
+    fn is_closed(&mut self) -> bool {
+        match self.try_reply() {
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            Ok(_) => false,
+        }
+    }
+}
+
+/// The number of a message, by its name.
+fn number(daemon: &Daemon, name: &str) -> u16 {
+    let all = daemon.json("show api messages");
+    let all = all.as_array().unwrap();
+    all.iter().find(|m| m["name"] == name).unwrap()["id"].as_u64().unwrap() as u16
+}
+
+#[test]
+fn frames_may_come_in_pieces_or_together_and_answers_come_in_order() {
+    let daemon = Daemon::start(None, "");
+    let mut client = Client::connect(&daemon);
+    let mut bytes = Vec::new();
+    for context in 0..100u32 {
+        bytes.extend(frame(&message(23, context, &[])));
+        // A command runs elsewhere: what comes behind it waits all the same.
+        let command = [&12u32.to_be_bytes()[..], b"show version"].concat();
+        bytes.extend(frame(&message(number(&daemon, "cli_inband"), 1000 + context, &command)));
+        if context == 4 {
+            break;
+        }
+    }
+    let (pieces, together) = bytes.split_at(bytes.len() / 2);
+    for piece in pieces.chunks(3) {
+        client.send(piece);
+    }
+    client.send(together);
+    for context in 0..5u32 {
+        for wanted in [context, 1000 + context] {
+            let reply = client.reply();
+            assert_eq!(u32::from_be_bytes(reply[2..6].try_into().unwrap()), wanted);
+        }
+    }
+}
+
+#[test]
+fn lies_close_the_liar_and_nobody_else() {
+    let daemon = Daemon::start(None, "");
+    let mut honest = Client::connect(&daemon);
+    let lie = |length: u32| {
+        let mut lie = frame(&[0, 23]);
+        lie[8..12].copy_from_slice(&length.to_be_bytes());
+        lie
+    };
+    let lies = [
+        lie(0),
+        lie(1),
+        lie(u32::MAX),
+        lie((1 << 20) + 1),
+        frame(&[0, 0]),
+        frame(&[0xff, 0xff, 0, 0]),
+        // Too short for its fields; a reply; a command longer than its message; a reply's number.
+        frame(&message(23, 0, &[])[..7]),
+        frame(&message(24, 0, &[0; 16])),
+        frame(&message(number(&daemon, "cli_inband"), 0, &u32::MAX.to_be_bytes())),
+        frame(&message(8, 0, &[0xff; 15])),
+    ];
+    for (i, lie) in lies.iter().enumerate() {
+        let mut liar = Client::connect(&daemon);
+        liar.send(lie);
+        assert!(liar.is_closed(), "lie {i}");
+        honest.request(23, &[]);
+        assert_eq!(honest.reply()[..2], [0, 24]);
+    }
+}
+
+#[test]
+fn one_who_does_not_read_a_large_dump_holds_nobody_up() {
+    let daemon = Daemon::start(None, "");
+    daemon.script("create loopback interface\nset interface ip address loop0 10.0.0.1/24\nip route add count 50000 11.0.0.0/24 via drop");
+    let dump = number(&daemon, "ip_route_dump");
+    let mut slow = Client::connect(&daemon);
+    let table = [0; 4 + 1 + 64];
+    slow.request(dump, &table);
+    slow.request(23, &[]);
+    let mut quick = Client::connect(&daemon);
+    let mut worst = Duration::ZERO;
+    for _ in 0..200 {
+        let start = Instant::now();
+        quick.request(23, &[]);
+        quick.reply();
+        worst = worst.max(start.elapsed());
+    }
+    // 10 ms are promised on a machine that is not shared.
+    assert!(worst < Duration::from_millis(500), "{worst:?}");
+    let mut routes = 0;
+    while slow.reply()[..2] != [0, 24] {
+        routes += 1;
+    }
+    assert_eq!(routes, 50_002);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_and_places_are_given_back() {
+    let daemon = Daemon::start(None, "");
+    let many: Vec<Client> = (0..256).map(|_| Client::connect(&daemon)).collect();
+    assert!(Client::new(&daemon).is_closed());
+    drop(many);
+    wait_until("a place", PATIENCE, || {
+        let mut client = Client::new(&daemon);
+        let _ = client.stream.write_all(&frame(&message(23, 0, &[])));
+        client.try_reply().is_ok()
+    });
+}
+
+#[test]
+fn whoever_asks_is_told_what_happens_to_interfaces() {
+    let daemon = Daemon::start(None, "");
+    let mut client = Client::connect(&daemon);
+    let want = number(&daemon, "want_interface_events");
+    client.request(want, &[0, 0, 0, 1, 0, 0, 0, 9]);
+    assert_eq!(client.reply()[6..10], [0; 4]);
+    let event = number(&daemon, "sw_interface_event").to_be_bytes();
+    let mut expect = |flags: u8, deleted: u8| {
+        let reply = client.reply();
+        assert_eq!(reply[..2], event);
+        assert_eq!(reply[6..], [0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, flags, deleted]);
+    };
+    daemon.script("create loopback interface");
+    expect(0, 0);
+    daemon.script("set interface state loop0 up");
+    expect(3, 0);
+    daemon.script("delete loopback interface intfc loop0");
+    expect(0, 1);
+}

@@ -1,0 +1,270 @@
+//! The socket of the binary API, served by the main loop.
+
+use super::connection::{Connection, Turn};
+use super::registry::{Client, Registry};
+use super::{events, modules};
+use crate::cli::Executor;
+use crate::dataplane::{Dataplane, OpError};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wharf_engine::wake::Waker;
+
+/// Clients at a time.
+pub(super) const MAX_CLIENTS: usize = 256;
+/// Connections taken in one go.
+const ACCEPTS: usize = 64;
+/// Without descriptors, taking connections pauses for so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const LISTENER: u64 = 0;
+const WAKER: u64 = 1;
+
+/// Where the API is served.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// The socket. A file left behind by a daemon that is gone is replaced.
+    pub path: PathBuf,
+    /// Group that may use it, beside the daemon's user.
+    pub group: Option<u32>,
+}
+
+/// What connections share.
+pub(super) struct Shared {
+    pub(super) executor: Arc<dyn Executor>,
+    pub(super) waker: Waker,
+    pub(super) names: BTreeMap<u32, String>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+struct Slot {
+    connection: Connection,
+    interest: (bool, bool),
+    again: bool,
+}
+
+/// The server. Its owner polls [`ApiServer::poll_fd`] and calls [`ApiServer::process`].
+pub struct ApiServer {
+    listener: UnixListener,
+    path: PathBuf,
+    epoll: OwnedFd,
+    registry: Registry,
+    shared: Shared,
+    clients: BTreeMap<u64, Slot>,
+    next: u64,
+    seen: events::Seen,
+    accept_after: Option<Instant>,
+    next_check: Instant,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Listens. `executor` runs the commands of `cli_inband`.
+    pub fn start(config: &ApiConfig, executor: Arc<dyn Executor>) -> Result<ApiServer, OpError> {
+        let failed = |error: std::io::Error| {
+            OpError::System(format!("cannot serve the API on {}", config.path.display()), error)
+        };
+        let path = &config.path;
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            result => result,
+        }
+        .map_err(failed)?;
+        if config.group.is_some() {
+            chown(path, None, config.group).map_err(failed)?;
+        }
+        std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let waker = Waker::new().map_err(failed)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        for (number, fd) in [(LISTENER, listener.as_fd()), (WAKER, waker.as_fd())] {
+            epoll::add(&epoll, fd, EventData::new_u64(number), EventFlags::IN)
+                .map_err(|e| failed(e.into()))?;
+        }
+        Ok(ApiServer {
+            listener,
+            path: path.clone(),
+            epoll,
+            registry: Registry::new(&modules()),
+            shared: Shared { executor, waker, names: BTreeMap::new() },
+            clients: BTreeMap::new(),
+            next: 2,
+            seen: events::Seen::default(),
+            accept_after: None,
+            next_check: Instant::now(),
+        })
+    }
+
+    /// Readable when there is something to do.
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// The messages.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Serves whoever has something to say, for a bounded time. Returns when to call again at the latest.
+    pub fn process(&mut self, dp: &mut Dataplane, now: Instant) -> Instant {
+        let mut buffer = Vec::with_capacity(128);
+        let none = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut buffer), Some(&none)).is_err() {
+            buffer.clear();
+        }
+        for event in buffer {
+            match event.data.u64() {
+                LISTENER => self.accept(now),
+                WAKER => {
+                    self.shared.waker.clear();
+                    self.clients.values_mut().for_each(|slot| slot.again = true);
+                }
+                number => {
+                    if let Some(slot) = self.clients.get_mut(&number) {
+                        let flags = event.flags;
+                        slot.again = true;
+                        slot.connection.hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                    }
+                }
+            }
+        }
+        let due: Vec<u64> = self.clients.iter().filter(|(_, s)| s.again).map(|(n, _)| *n).collect();
+        due.into_iter().for_each(|number| self.turn(number, dp));
+        self.tell(dp);
+        if now >= self.next_check {
+            self.next_check = now + Duration::from_secs(1);
+            let stuck = self.clients.iter().filter(|(_, slot)| slot.connection.is_stuck(now));
+            let stuck: Vec<u64> = stuck.map(|(number, _)| *number).collect();
+            stuck.into_iter().for_each(|number| self.close(number, "does not read its answers"));
+        }
+        if self.accept_after.is_some_and(|at| now >= at) {
+            self.accept_after = None;
+            let flags = EventFlags::IN;
+            let _ = epoll::modify(&self.epoll, &self.listener, EventData::new_u64(LISTENER), flags);
+        }
+        match self.clients.values().any(|slot| slot.again) {
+            true => now,
+            false => self.accept_after.unwrap_or(now + Duration::from_secs(1)),
+        }
+    }
+
+    fn turn(&mut self, number: u64, dp: &mut Dataplane) {
+        let Some(slot) = self.clients.get_mut(&number) else { return };
+        match slot.connection.turn(dp, &self.registry, &mut self.shared) {
+            Turn::Close => return self.close(number, "has left"),
+            turn => slot.again = turn == Turn::Again,
+        }
+        self.watch(number);
+    }
+
+    /// Waits for what the connection now needs.
+    fn watch(&mut self, number: u64) {
+        let Some(slot) = self.clients.get_mut(&number) else { return };
+        let interest = slot.connection.interest();
+        if interest == slot.interest {
+            return;
+        }
+        slot.interest = interest;
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, interest.0);
+        flags.set(EventFlags::OUT, interest.1);
+        if epoll::modify(&self.epoll, &slot.connection.stream, EventData::new_u64(number), flags).is_err() {
+            self.close(number, "can't be waited for");
+        }
+    }
+
+    fn close(&mut self, number: u64, why: &str) {
+        if let Some(slot) = self.clients.remove(&number) {
+            let client = &slot.connection.client;
+            tracing::debug!("API client {} `{}' {why}", client.index, client.name);
+            self.shared.names.remove(&client.index);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::warn!("API client not accepted: {error}");
+                    self.accept_after = Some(now + ACCEPT_PAUSE);
+                    let flags = EventFlags::empty();
+                    let _ = epoll::modify(&self.epoll, &self.listener, EventData::new_u64(LISTENER), flags);
+                    return;
+                }
+            };
+            if self.clients.len() >= MAX_CLIENTS {
+                tracing::debug!("API client refused: there are {MAX_CLIENTS} already");
+                continue;
+            }
+            let pid =
+                rustix::net::sockopt::socket_peercred(&stream).map_or(0, |c| c.pid.as_raw_nonzero().get());
+            let number = self.next;
+            let added = stream.set_nonblocking(true).and_then(|()| {
+                epoll::add(&self.epoll, &stream, EventData::new_u64(number), EventFlags::IN)
+                    .map_err(Into::into)
+            });
+            if let Err(error) = added {
+                tracing::warn!("API client not served: {error}");
+                continue;
+            }
+            self.next += 1;
+            let index = (number & 0x7fff_ffff) as u32;
+            self.shared.names.insert(index, String::new());
+            let connection = Connection::new(stream, Client { index, pid, ..Client::default() });
+            self.clients.insert(number, Slot { connection, interest: (true, false), again: false });
+        }
+    }
+
+    /// Sends events to those who want them.
+    fn tell(&mut self, dp: &Dataplane) {
+        if self.clients.values().all(|slot| slot.connection.client.interface_events.is_none()) {
+            self.seen.forget();
+            return;
+        }
+        let news = self.seen.news(dp);
+        if news.is_empty() {
+            return;
+        }
+        let mut failed = Vec::new();
+        for (number, slot) in &mut self.clients {
+            let Some(pid) = slot.connection.client.interface_events else { continue };
+            let index = slot.connection.client.index;
+            for event in &news {
+                events::push(&self.registry, &mut slot.connection.output, event, index, pid);
+            }
+            if slot.connection.write().is_err() {
+                failed.push(*number);
+            }
+        }
+        failed.into_iter().for_each(|number| self.close(number, "takes no events"));
+        let all: Vec<u64> = self.clients.keys().copied().collect();
+        all.into_iter().for_each(|number| self.watch(number));
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

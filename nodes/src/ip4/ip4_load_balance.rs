@@ -1,0 +1,32 @@
+//! `ip4-load-balance`: packets whose adjacency is known already, as those that a tunnel has made are.
+//!
+//! Expects: a valid IPv4 packet, and an adjacency.
+//! Hands on: by the kind of the adjacency, as `ip4-lookup` does.
+//! Drops: packets to a route that says so.
+//! Reads: [`Ip4Tables`].
+
+use super::ip4_lookup::{Error, Next, disposition};
+use super::{AdjIndex, Ip4Tables};
+use std::fmt;
+use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ip4LoadBalance;
+
+impl Node for Ip4LoadBalance {
+    const NAME: &'static str = "ip4-load-balance";
+    type Meta = AdjIndex;
+    type Next = Next;
+    type Error = Error;
+    type Tables = Ip4Tables;
+
+    #[inline(always)]
+    fn process(&mut self, cx: &Cx<'_, Self>, _: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
+        disposition(cx, index)
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "adj-idx {}, next {}", view.meta::<AdjIndex>().0, view.next())
+    }
+}
