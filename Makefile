@@ -10,9 +10,11 @@ TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) $(GATE_PACKAGES) procps util-
 FUZZ_TARGETS := startup_conf cli memif_messages memif_session graph bridge pg api
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
+BENCH := cargo run --release --quiet -p wharf-benches --
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
 
-.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench fuzz xdp-check deny \
+.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench bench-growth bench-tcp bench-build \
+    fuzz xdp-check deny \
     test-packages clean-netns
 .DEFAULT_GOAL := help
 # One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
@@ -76,10 +78,21 @@ fmt: ## format all sources
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
-bench: ## Mpps and cycles a packet of each path, beside dpdk-testpmd
+bench: bench-build ## Mpps, cycles and latency of each path, beside dpdk-testpmd and the floor
 	@tools/testpmd.sh
+	$(BENCH)
+	$(BENCH) latency
+
+bench-growth: bench-build ## cycles a packet as routes, destinations, interfaces, vectors and packets grow
+	$(BENCH) growth
+
+bench-tcp: bench-build ## TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
+	@tools/install.sh "TCP" iperf3 iproute2 ethtool
+	$(BENCH) tcp
+
+bench-build:
 	cargo build --release -p wharf
-	cargo run --release -p wharf-benches
+	cargo build --release -p wharf-benches
 
 fuzz: ## fuzz one target: make fuzz TARGET=graph FUZZ_SECONDS=600
 	@tools/install.sh "fuzzing" $(FUZZ_PACKAGES)
