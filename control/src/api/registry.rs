@@ -135,7 +135,7 @@ impl Handlers {
     fn add(
         &mut self,
         def: &'static MessageDef,
-        handle: impl Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send + 'static,
+        handle: impl Fn(&mut Cx<'_>, &mut Reader<'_>) -> Result<After, Malformed> + Send + Sync + 'static,
     ) {
         let id = usize::from(self.id(def));
         debug_assert!(self.registry.entries.get(id).is_some(), "{} is in no module", def.name);
