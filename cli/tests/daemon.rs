@@ -373,7 +373,6 @@ const BAD: &[(&str, &str, usize)] = &[
     ("create interface memif id 0 ring-size 1000", "1000", 7),
     ("create interface memif id 0 buffer-size 7", "7", 7),
     ("create interface memif id 0 hw-addr 01:00:00:00:00:00", "01:00:00:00:00:00", 7),
-    ("create interface memif id 0 mode ip", "mode ip is not there yet", 7),
     ("create interface memif id 0 secret 1234567890123456789012345", "secret", 7),
     ("create memif socket id 0 filename /x", "socket 0 exists", 5),
     ("create memif socket id 3 filename @", "@", 7),
