@@ -4,14 +4,17 @@ SHELL := /bin/bash
 
 DEMO_PACKAGES := gcc libc6-dev iproute2 iputils-ping iperf3 ethtool
 FUZZ_PACKAGES := g++ libclang-rt-16-dev
-TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
+GATE_PACKAGES := valgrind
+TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) $(GATE_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
     clang llvm libbpf-dev
 FUZZ_TARGETS := startup_conf cli memif_messages memif_session graph bridge pg api
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
+BENCH := cargo run --release --quiet -p wharf-benches --
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
 
-.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz lint fmt bench fuzz xdp-check deny \
+.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench bench-growth bench-tcp bench-build \
+    fuzz xdp-check deny \
     test-packages clean-netns
 .DEFAULT_GOAL := help
 # One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
@@ -33,7 +36,7 @@ run: build ## the daemon in the foreground, by examples/startup.conf
 	@mkdir -p /run/wharf
 	target/release/wharf -c examples/startup.conf
 
-test: test-packages xdp-check test-unit test-kernel test-fuzz test-loom ## everything (needs root; installs the peers)
+test: test-packages xdp-check test-unit test-kernel gate test-fuzz test-loom ## everything (needs root; installs the peers)
 
 test-packages:
 	@tools/install.sh "the tests" $(TEST_PACKAGES)
@@ -56,6 +59,14 @@ test-fuzz: ## replay the fuzz corpus, then fuzz each target a little
 	cargo test --manifest-path fuzz/Cargo.toml
 	@for target in $(FUZZ_TARGETS); do tools/fuzz.sh $$target $(FUZZ_SECONDS) || exit 1; done
 
+gate: ## instructions of the hot paths, at most 3 % above those of benches/instructions.json (valgrind)
+	@tools/install.sh "counting instructions" $(GATE_PACKAGES)
+	cargo run --release -p wharf-benches -- gate
+
+gate-update: ## count anew, and write benches/instructions.json: commit it with the change it is for
+	@tools/install.sh "counting instructions" $(GATE_PACKAGES)
+	cargo run --release -p wharf-benches -- gate --update
+
 lint: ## formatting, clippy and documentation without a warning
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -67,10 +78,21 @@ fmt: ## format all sources
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
-bench: ## Mpps and cycles a packet of each path, beside dpdk-testpmd
+bench: bench-build ## Mpps, cycles and latency of each path, beside dpdk-testpmd and the floor
 	@tools/testpmd.sh
+	$(BENCH)
+	$(BENCH) latency
+
+bench-growth: bench-build ## cycles a packet as routes, destinations, interfaces, vectors and packets grow
+	$(BENCH) growth
+
+bench-tcp: bench-build ## TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
+	@tools/install.sh "TCP" iperf3 iproute2 ethtool
+	$(BENCH) tcp
+
+bench-build:
 	cargo build --release -p wharf
-	cargo run --release -p wharf-benches
+	cargo build --release -p wharf-benches
 
 fuzz: ## fuzz one target: make fuzz TARGET=graph FUZZ_SECONDS=600
 	@tools/install.sh "fuzzing" $(FUZZ_PACKAGES)

@@ -3,13 +3,14 @@
 //! A turn of nine nodes less one of a single node is eight hops. In a home run all packets go to one next; a split sends
 //! them to two, in runs of eight or one by one.
 
-mod support;
-
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use support::{Rig, SIZES, TO};
+use wharf_benches::rig::{Rig, Sink, Source, TO};
 use wharf_engine::{Cx, DeviceOutput, Disposition, GraphBuilder, NoError, Node, PacketRef, next_nodes};
+
+/// Packets in a turn: one, what a node handles at once, what testpmd takes, and a whole frame.
+const SIZES: [usize; 4] = [1, 4, 32, 256];
 
 macro_rules! hop {
     ($name:ident, $node:literal, $nexts:ident { $next:ident => $target:ty }, $meta:expr) => {
@@ -79,7 +80,8 @@ fn graph(c: &mut Criterion) {
     for (name, input, packets) in shapes {
         let mut group = c.benchmark_group(name);
         for size in SIZES {
-            let mut rig = Rig::new(list(), input, packets.clone(), size);
+            let source = Source::new(packets.clone(), size);
+            let mut rig = Rig::new(list(), input, None, Box::new(source), Box::new(Sink));
             group.throughput(Throughput::Elements(size as u64));
             group.bench_function(BenchmarkId::from_parameter(size), |b| b.iter(|| rig.turn()));
             rig.check();

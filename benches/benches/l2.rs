@@ -1,11 +1,9 @@
 //! The bridge, without a driver: addresses set by the operator, and 10, 10 thousand and a million learned ones.
 
-mod support;
-
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use support::{FROM, Rig, SIZES, TO};
+use wharf_benches::rig::{FROM, Rig, Sink, Source, TO};
 use wharf_engine::GraphBuilder;
 use wharf_engine::wake::Waker;
 use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
@@ -14,6 +12,8 @@ use wharf_nodes::l2::{
 };
 use wharf_nodes::wire::ethernet::MacAddress;
 
+/// Packets in a turn: one, what a node handles at once, what testpmd takes, and a whole frame.
+const SIZES: [usize; 4] = [1, 4, 32, 256];
 /// Different frames.
 const FRAMES: u32 = 1 << 16;
 const SOURCE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -45,7 +45,8 @@ fn rig(stations: u32, learn: bool, burst: usize) -> Rig {
     let mut list = GraphBuilder::new();
     // The events say nothing here.
     let _events = wharf_nodes::nodes(&mut list, Waker::new().expect("an eventfd"));
-    let mut rig = Rig::new(list, "l2-input", frames(stations), burst);
+    let source = Source::new(frames(stations), burst);
+    let mut rig = Rig::new(list, "l2-input", None, Box::new(source), Box::new(Sink));
     let entry = InterfaceEntry { up: true, mode: InputMode::L2, ..InterfaceEntry::default() };
     rig.engine
         .tables::<InterfaceTables>()

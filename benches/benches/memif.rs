@@ -1,43 +1,12 @@
 //! Ring code of the memif crate: a burst is sent and received by one thread, so nothing waits for another core.
 
-use std::time::Instant;
-
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use memif::{
-    Address, Client, ClientConfig, Connection, InterfaceConfig, Listener, ListenerConfig, RxSink, Secret,
-    ServerEvent, TxSource,
-};
+use memif::{RxSink, TxSource};
+use wharf_benches::loopback;
 
 const SIZES: [usize; 4] = [1, 4, 32, 256];
 /// Buffers lie so far apart: an odd number of cache lines.
 const STRIDE: usize = 33 * 64;
-
-/// Both ends of a connection.
-fn connection() -> (Connection, Connection) {
-    let name = format!("@wharf-benches-{}", std::process::id());
-    let address = Address::parse(&name).expect("a good name");
-    let now = Instant::now();
-    let mut listener = Listener::bind(ListenerConfig::new(address.clone()), now).expect("the name is free");
-    let secret = Secret::new(b"bench").ok();
-    listener.add(InterfaceConfig { secret, ..InterfaceConfig::new(0, "bench") }).expect("the id is free");
-    let mut client = Client::connect(ClientConfig { secret, ..ClientConfig::new(address, 0) }, now)
-        .expect("somebody listens");
-    let (mut ours, mut theirs) = (None, None);
-    loop {
-        for event in listener.process(Instant::now()) {
-            if let ServerEvent::Connected(connection) = event {
-                ours = Some(*connection);
-            }
-        }
-        if theirs.is_none() {
-            theirs = client.process(Instant::now()).expect("the handshake works");
-        }
-        match (ours, theirs) {
-            (Some(server), Some(client)) => return (server, client),
-            halves => (ours, theirs) = halves,
-        }
-    }
-}
 
 /// Packets of one length, and room for as many.
 struct Buffers {
@@ -70,7 +39,7 @@ impl RxSink for Buffers {
 }
 
 fn rings(c: &mut Criterion) {
-    let (mut server, mut client) = connection();
+    let (mut server, mut client) = loopback::connect();
     let new = || Buffers { data: vec![[0; STRIDE]; 256], len: 0, packets: 0, next: 0 };
     let (mut from, mut to) = (new(), new());
     for (name, tx, rx) in [

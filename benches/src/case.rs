@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::load::{Arrives, Traffic};
+use crate::traffic::{Arrives, Traffic};
 
 /// A program and what it does with packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -45,8 +45,8 @@ impl Case {
         match self {
             // As many destinations as a ring can hold; smaller buffers keep the regions below 64 MiB, of which only
             // the first line of each buffer is touched anyway.
-            Case::Ip4Million => Traffic { log2_ring_size: 14, buffer_size: 1024 },
-            _ => Traffic { log2_ring_size: 10, buffer_size: 2048 },
+            Case::Ip4Million => Traffic { log2_ring_size: 14, buffer_size: 1024, ..Traffic::default() },
+            _ => Traffic::default(),
         }
     }
 

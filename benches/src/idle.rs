@@ -1,13 +1,12 @@
 //! What a daemon without work costs: processor time and memory.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::case::Case;
 use crate::load::Load;
 use crate::machine::Machine;
-use crate::process::{Stop, WorkDir, cpu_seconds, output};
+use crate::process::{Stop, WorkDir, cpu_seconds, memory, output};
 use crate::wharf::{Binaries, Wharf};
 use crate::{Place, Result, wharf};
 
@@ -39,18 +38,6 @@ impl Drop for Veths {
     fn drop(&mut self) {
         let _ = output("ip", &["netns", "del", &self.netns]);
     }
-}
-
-/// Resident memory of a process in MiB, now and at most so far.
-fn memory(pid: u32) -> Result<(f64, f64)> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name));
-        let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
-        kib.map(|kib| kib / 1024.0).ok_or_else(|| format!("{path} has no {name}"))
-    };
-    Ok((field("VmRSS:")?, field("VmHWM:")?))
 }
 
 /// Starts wharf with two memif interfaces that are connected, cross-connected, and silent, and two AF_XDP interfaces if

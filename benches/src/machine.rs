@@ -55,6 +55,14 @@ impl Machine {
         }
     }
 
+    /// For a plot: what it is, and the day.
+    pub(crate) fn lines(&self, unix_time: u64) -> Vec<String> {
+        let kind = if self.virtual_machine { ", virtual machine" } else { "" };
+        let machine =
+            format!("{}, {} cores, counter at {:.3} GHz{kind}", self.cpu, self.cores, self.tsc_hz / 1e9);
+        vec![machine, format!("kernel {}; measured on {}", self.kernel, date(unix_time))]
+    }
+
     /// On two lines.
     pub(crate) fn describe(&self) -> String {
         format!(
@@ -68,6 +76,29 @@ impl Machine {
             self.load_average
         )
     }
+}
+
+/// The day, in UTC, as year-month-day.
+fn date(unix_time: u64) -> String {
+    // By eras of 400 years that begin in March, so that the leap day is the last of its year.
+    let days = unix_time / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, next) = (day - (153 * month + 2) / 5 + 1, month >= 10);
+    let month = if next { month - 9 } else { month + 3 };
+    format!("{}-{month:02}-{day:02}", era * 400 + year + u64::from(next))
+}
+
+/// Milliseconds that the host took from a core so far, to the 10 ms.
+pub(crate) fn stolen(core: usize) -> Result<f64> {
+    let path = "/proc/stat";
+    let stat = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+    let name = format!("cpu{core} ");
+    let fields = stat.lines().find_map(|l| l.strip_prefix(&name)).unwrap_or_default();
+    // user nice system idle iowait irq softirq steal, in hundredths of a second.
+    Ok(fields.split(' ').nth(7).and_then(|n| n.parse::<f64>().ok()).unwrap_or_default() * 10.0)
 }
 
 /// Nanoseconds that a cache line takes from one core to the other and back: what rings between two cores live on. On a
@@ -99,4 +130,17 @@ pub(crate) fn round_trip(cores: [usize; 2]) -> Result<f64> {
         other.join().map_err(|_| failed())??;
         own.join().map_err(|_| failed())?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn dates() {
+        let known = [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_735_689_599, "2024-12-31")];
+        for (time, day) in known {
+            assert_eq!(date(time), day);
+        }
+    }
 }

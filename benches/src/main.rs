@@ -8,13 +8,21 @@
 
 mod case;
 mod floor;
+mod gate;
+mod growth;
+mod histogram;
 mod idle;
+mod latency;
 mod load;
 mod machine;
+mod pace;
 mod process;
 mod report;
 mod run;
+mod svg;
+mod tcp;
 mod testpmd;
+mod traffic;
 mod wharf;
 
 use std::path::PathBuf;
@@ -26,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 use case::Case;
 use load::Mode;
 use process::Stop;
+use run::Rig;
 
 /// What went wrong, for the person who runs it.
 type Result<T> = std::result::Result<T, String>;
@@ -50,6 +59,21 @@ enum Command {
         /// Core to run on
         core: usize,
     },
+    /// Time that packets take at a part of the throughput, and while the control plane works
+    Latency(LatencyOptions),
+    /// Cost of a packet against growth of tables, ports, vectors and packets
+    Growth(GrowthOptions),
+    /// TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
+    Tcp(TcpOptions),
+    /// Count instructions of the hot paths under valgrind, and compare them with the baseline
+    Gate {
+        /// Write the baseline anew
+        #[arg(long)]
+        update: bool,
+    },
+    /// The paths of the gate, for valgrind to count
+    #[command(hide = true)]
+    GatePaths,
     /// Processor time and memory of an idle wharf
     Idle {
         /// Seconds to watch it
@@ -101,6 +125,54 @@ struct CompareOptions {
     place: Place,
 }
 
+#[derive(Args)]
+struct LatencyOptions {
+    /// Rounds through all paths
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds at each rate
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// The dpdk-testpmd to compare with [default: target/peers/bin, then PATH]
+    #[arg(long)]
+    testpmd: Option<PathBuf>,
+    /// Where the results go [default: target/bench/latency-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct GrowthOptions {
+    /// Rounds through all points
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds at each point
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+    /// Where the results go [default: target/bench/growth-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct TcpOptions {
+    /// Rounds
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Where the results go [default: target/bench/tcp-TIME.json]
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
 /// Seconds as people write them.
 fn duration(seconds: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(|e| format!("{seconds} seconds: {e}"))
@@ -110,6 +182,17 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match options.command {
         Some(Command::Floor { dir, core }) => floor::run(&dir, core),
+        Some(Command::Latency(options)) => Stop::new().and_then(|stop| {
+            latency::run(&options, &Rig::new(&options.place, options.testpmd.as_deref(), &stop)?)
+        }),
+        Some(Command::Growth(options)) => {
+            Stop::new().and_then(|stop| growth::run(&options, &Rig::new(&options.place, None, &stop)?))
+        }
+        Some(Command::Tcp(options)) => {
+            Stop::new().and_then(|stop| tcp::run(&options, &Rig::new(&options.place, None, &stop)?))
+        }
+        Some(Command::Gate { update }) => gate::run(update),
+        Some(Command::GatePaths) => gate::run_paths(),
         Some(Command::Idle { seconds, no_af_xdp, place }) => {
             Stop::new().and_then(|stop| idle::run(&place, duration(seconds)?, !no_af_xdp, &stop))
         }

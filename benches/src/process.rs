@@ -153,6 +153,18 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / USER_HZ)
 }
 
+/// Resident memory of a process in MiB, now and at most so far.
+pub(crate) fn memory(pid: u32) -> Result<(f64, f64)> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(name));
+        let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
+        kib.map(|kib| kib / 1024.0).ok_or_else(|| format!("{path} has no {name}"))
+    };
+    Ok((field("VmRSS:")?, field("VmHWM:")?))
+}
+
 /// The directory of all that was built: the `target` that this program lies in.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;

@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::case::Case;
-use crate::load::{DESTINATIONS, FRAME, Mode, Sample};
+use crate::load::{Mode, Sample};
 use crate::machine::Machine;
+use crate::svg::{Bar, Chart, draw};
+use crate::traffic::{DESTINATIONS, FRAME};
 
 /// From here on the program under test may have waited for the load.
 const STARVED: f64 = 0.01;
@@ -80,6 +82,7 @@ fn word(load: Mode) -> &'static str {
     match load {
         Mode::Descriptors => "descriptors",
         Mode::Indices => "indices",
+        Mode::Packets => "packets",
     }
 }
 
@@ -95,7 +98,8 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    /// Of at least one value.
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -154,10 +158,9 @@ pub(crate) struct Report {
 impl Report {
     /// Nothing measured yet.
     pub(crate) fn new(machine: Machine, rounds: usize, seconds: f64) -> Self {
-        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
         Report {
             machine,
-            unix_time,
+            unix_time: unix_time(),
             rounds,
             seconds,
             frame_bytes: FRAME,
@@ -245,6 +248,7 @@ impl Report {
                     match s.load {
                         Mode::Descriptors => "descriptors, as applications do",
                         Mode::Indices => "indices only, so that caches stay warm",
+                        Mode::Packets => "whole packets, as applications do",
                     },
                     "path",
                     "Mpps",
@@ -282,6 +286,29 @@ impl Report {
         text
     }
 
+    /// The table as a plot.
+    pub(crate) fn plot(&self) -> String {
+        let mut charts: Vec<Chart> = Vec::new();
+        for s in self.summaries() {
+            let title = format!("Mpps, 64-byte packets; the load writes {}", word(s.load));
+            if charts.last().is_none_or(|c| c.title != title) {
+                charts.push(Chart { title, bars: Vec::new() });
+            }
+            let ours = !matches!(s.path, "floor" | "testpmd-io" | "testpmd-mac");
+            let bar = Bar {
+                label: if ours { format!("wharf {}", s.path) } else { s.path.into() },
+                value: s.mpps,
+                note: format!("({:.0} cycles)", s.cycles_per_packet.median),
+                ours,
+            };
+            if let Some(chart) = charts.last_mut() {
+                chart.bars.push(bar);
+            }
+        }
+        let lines = self.machine.lines(self.unix_time);
+        draw("memif to memif, one worker: medians and range", &lines, &charts)
+    }
+
     /// Writes everything to a file.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         #[derive(Serialize)]
@@ -290,13 +317,7 @@ impl Report {
             report: &'a Report,
             summary: Vec<Summary>,
         }
-        let fail = |e: std::io::Error| format!("{}: {e}", path.display());
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(fail)?;
-        }
-        let all = All { report: self, summary: self.summaries() };
-        let json = serde_json::to_string_pretty(&all).map_err(|e| fail(e.into()))?;
-        fs::write(path, json + "\n").map_err(fail)
+        write_json(path, &All { report: self, summary: self.summaries() })
     }
 
     /// An error if a path could not be measured.
@@ -304,6 +325,21 @@ impl Report {
         let failed: Vec<&str> = self.failures.keys().copied().collect();
         if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", "))) }
     }
+}
+
+/// Writes results to a file, in a directory that need not be there.
+pub(crate) fn write_json(path: &Path, results: &impl Serialize) -> Result<()> {
+    let fail = |e: std::io::Error| format!("{}: {e}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(fail)?;
+    }
+    let json = serde_json::to_string_pretty(results).map_err(|e| fail(e.into()))?;
+    fs::write(path, json + "\n").map_err(fail)
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }
 
 #[cfg(test)]

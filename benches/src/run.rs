@@ -1,6 +1,6 @@
 //! The comparison: rounds through all paths.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,27 +12,29 @@ use crate::machine::{Machine, round_trip};
 use crate::process::{Program, Stop, WorkDir, cpu_seconds, pin, target_dir};
 use crate::report::{Report, Run};
 use crate::wharf::{Binaries, Wharf};
-use crate::{CompareOptions, Result, duration, testpmd, wharf};
+use crate::{CompareOptions, Place, Result, duration, testpmd, wharf};
 
 /// What all runs share.
-struct Rig<'a> {
-    dut_core: usize,
-    load_core: usize,
-    time: Duration,
-    modes: Vec<Mode>,
+pub(crate) struct Rig<'a> {
+    /// Core of the program under test.
+    pub(crate) dut_core: usize,
+    /// Core of the load.
+    pub(crate) load_core: usize,
     testpmd: Result<PathBuf>,
     wharf: Result<Binaries>,
-    stop: &'a Stop,
+    /// When to end early.
+    pub(crate) stop: &'a Stop,
 }
 
 /// A program under test: only wharf can be asked something.
-enum Dut {
+pub(crate) enum Dut {
     Other(Program),
     Wharf(Wharf),
 }
 
 impl Dut {
-    fn program(&mut self) -> &mut Program {
+    /// Its process.
+    pub(crate) fn program(&mut self) -> &mut Program {
         match self {
             Dut::Other(program) => program,
             Dut::Wharf(wharf) => &mut wharf.program,
@@ -48,8 +50,29 @@ struct Measured {
     runtime: Option<String>,
 }
 
-impl Rig<'_> {
-    fn start(&self, case: Case, dir: &WorkDir) -> Result<Dut> {
+impl<'a> Rig<'a> {
+    /// Where programs are, and where they run. What is not there is missed when it is needed.
+    pub(crate) fn new(place: &Place, testpmd: Option<&Path>, stop: &'a Stop) -> Result<Self> {
+        if place.dut_core == place.load_core {
+            return Err("there must be a core for each of program and load".into());
+        }
+        Ok(Rig {
+            dut_core: place.dut_core,
+            load_core: place.load_core,
+            testpmd: testpmd::locate(testpmd),
+            wharf: Binaries::locate(place.wharf.as_deref()),
+            stop,
+        })
+    }
+
+    /// A new wharf, without any interface.
+    pub(crate) fn wharf(&self, dir: &WorkDir) -> Result<Wharf> {
+        let binaries = self.wharf.as_ref().map_err(Clone::clone)?;
+        Wharf::start(binaries, self.dut_core, self.load_core, dir, self.stop)
+    }
+
+    /// The program of `case`, ready for connections to the sockets of `dir`.
+    pub(crate) fn start(&self, case: Case, dir: &WorkDir) -> Result<Dut> {
         match case {
             Case::Floor => {
                 let own = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
@@ -63,8 +86,7 @@ impl Rig<'_> {
                 testpmd::start(program, mode, self.dut_core, self.load_core, dir).map(Dut::Other)
             }
             Case::Xconnect | Case::Bridge | Case::Vxlan | Case::Ip4 | Case::Ip4Million => {
-                let binaries = self.wharf.as_ref().map_err(Clone::clone)?;
-                let wharf = Wharf::start(binaries, self.dut_core, self.load_core, dir, self.stop)?;
+                let wharf = self.wharf(dir)?;
                 wharf.run_all(&wharf::interfaces(&dir.sockets()))?;
                 wharf.run_all(&wharf::forwarding(case))?;
                 Ok(Dut::Wharf(wharf))
@@ -72,80 +94,92 @@ impl Rig<'_> {
         }
     }
 
-    /// One run of one path: what was counted in each mode, and wharf's account of its nodes.
-    fn run(&self, case: Case) -> Result<Vec<Measured>> {
+    /// Starts the program of `case`, and runs `work` with a connected load on the load's core.
+    pub(crate) fn with<T: Send>(
+        &self,
+        case: Case,
+        work: impl FnOnce(&mut Load, &mut Dut) -> Result<T> + Send,
+    ) -> Result<T> {
         let dir = WorkDir::new()?;
         let mut dut = self.start(case, &dir)?;
         // On a thread of its own: programs inherit the core of who starts them.
-        let measured = std::thread::scope(|scope| {
+        let done = std::thread::scope(|scope| {
             let load = || {
                 pin(self.load_core)?;
-                self.measure(case, &mut dut, &dir)
+                let [first, second] = dir.sockets();
+                let mut load = Load::connect([&first, &second], case.traffic(), case.arrives(), || {
+                    self.stop.check()?;
+                    dut.program().check()
+                })?;
+                load.verify(self.stop)?;
+                work(&mut load, &mut dut)
             };
             scope.spawn(load).join().unwrap_or_else(|_| Err("the load died".into()))
         });
-        measured.map_err(|e| dut.program().explain(&e))
+        done.map_err(|e| dut.program().explain(&e))
     }
 
-    fn measure(&self, case: Case, dut: &mut Dut, dir: &WorkDir) -> Result<Vec<Measured>> {
-        let [first, second] = dir.sockets();
-        let mut load = Load::connect([&first, &second], case.traffic(), case.arrives(), || {
-            self.stop.check()?;
-            dut.program().check()
-        })?;
-        load.verify(self.stop)?;
-        let mut measured = Vec::new();
-        for mode in &self.modes {
-            if let Dut::Wharf(wharf) = dut {
-                wharf.run("clear runtime")?;
+    /// One run of one path: what was counted in each mode, and wharf's account of its nodes.
+    fn measure(&self, case: Case, modes: &[Mode], time: Duration) -> Result<Vec<Measured>> {
+        self.with(case, |load, dut| {
+            let mut measured = Vec::new();
+            for mode in modes {
+                if let Dut::Wharf(wharf) = dut {
+                    wharf.run("clear runtime")?;
+                }
+                let (sample, share) = counted(load, *mode, time, dut.program().id(), self.stop)?;
+                let runtime = match dut {
+                    Dut::Wharf(wharf) => Some(wharf.run("show runtime")?),
+                    Dut::Other(_) => None,
+                };
+                // It still does what it should, and did not save time by doing something else.
+                load.verify(self.stop)?;
+                measured.push(Measured { mode: *mode, sample, share, runtime });
             }
-            let pid = dut.program().id();
-            let (begin, before) = (Instant::now(), [cpu_seconds(pid)?, cpu_seconds(std::process::id())?]);
-            let sample = load.measure(*mode, self.time, self.stop)?;
-            let time = begin.elapsed().as_secs_f64();
-            let after = [cpu_seconds(pid)?, cpu_seconds(std::process::id())?];
-            // Both work all the time, so whoever has less than all of a core was held up.
-            let share = (after[0] - before[0]).min(after[1] - before[1]) / time;
-            let runtime = match dut {
-                Dut::Wharf(wharf) => Some(wharf.run("show runtime")?),
-                Dut::Other(_) => None,
-            };
-            // It still does what it should, and did not save time by doing something else.
-            load.verify(self.stop)?;
-            measured.push(Measured { mode: *mode, sample, share, runtime });
-        }
-        Ok(measured)
+            Ok(measured)
+        })
     }
+}
+
+/// What was counted, and the part of the time that program `pid` and load, the lesser of the two, had their cores.
+pub(crate) fn counted(
+    load: &mut Load,
+    mode: Mode,
+    time: Duration,
+    pid: u32,
+    stop: &Stop,
+) -> Result<(Sample, f64)> {
+    let own = std::process::id();
+    let (begin, before) = (Instant::now(), [cpu_seconds(pid)?, cpu_seconds(own)?]);
+    let sample = load.measure(mode, time, stop)?;
+    let time = begin.elapsed().as_secs_f64();
+    let after = [cpu_seconds(pid)?, cpu_seconds(own)?];
+    // Both work all the time, so whoever has less than all of a core was held up.
+    Ok((sample, (after[0] - before[0]).min(after[1] - before[1]) / time))
 }
 
 /// Runs the comparison, prints it, and writes it down. An error if a path could not be measured.
 pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
     let cases =
         if options.paths.is_empty() { Case::value_variants().to_vec() } else { options.paths.clone() };
-    let place = &options.place;
-    if options.rounds == 0 || place.dut_core == place.load_core {
-        return Err("there must be a round, and a core for each of program and load".into());
+    if options.rounds == 0 {
+        return Err("there must be a round".into());
     }
+    let rig = Rig::new(&options.place, options.testpmd.as_deref(), stop)?;
+    let modes =
+        if options.load.is_empty() { vec![Mode::Descriptors, Mode::Indices] } else { options.load.clone() };
+    let time = duration(options.seconds)?;
     let mut report = Report::new(Machine::here(), options.rounds, options.seconds);
-    let rig = Rig {
-        dut_core: place.dut_core,
-        load_core: place.load_core,
-        time: duration(options.seconds)?,
-        modes: if options.load.is_empty() { Mode::value_variants().to_vec() } else { options.load.clone() },
-        testpmd: testpmd::locate(options.testpmd.as_deref()),
-        wharf: Binaries::locate(place.wharf.as_deref()),
-        stop,
-    };
     print!("{}", report.head());
     'rounds: for round in 1..=options.rounds {
-        let round_trip = round_trip([place.dut_core, place.load_core])?;
+        let round_trip = round_trip([rig.dut_core, rig.load_core])?;
         println!("round {round}: core to core and back {round_trip:.0} ns");
         report.round_trips.push(round_trip);
         for case in &cases {
             if report.failed(*case) {
                 continue;
             }
-            match rig.run(*case) {
+            match rig.measure(*case, &modes, time) {
                 Ok(measured) => {
                     for m in measured {
                         let run = Run::new(*case, m.mode, round, &m.sample, m.share, &report.machine);
@@ -164,7 +198,9 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
         None => target_dir()?.join("bench").join(format!("memif-{}.json", report.unix_time)),
     };
     report.write(&path)?;
-    println!("results: {}", path.display());
+    let svg = path.with_extension("svg");
+    std::fs::write(&svg, report.plot()).map_err(|e| format!("{}: {e}", svg.display()))?;
+    println!("results: {} and {}", path.display(), svg.display());
     stop.check()?;
     report.verdict()
 }

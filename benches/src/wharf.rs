@@ -1,13 +1,14 @@
 //! The daemon, set up by its own command line client. All commands that the benchmarks need are here, in VPP's words.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::case::Case;
-use crate::load::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC, SOURCE_MAC};
 use crate::process::{Program, Stop, WorkDir, output, sibling};
+use crate::traffic::{DESTINATIONS, DUT_MAC, FIRST_DESTINATION, NEXT_HOP_MAC, SOURCE_MAC};
 
 /// Time for the daemon to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +32,15 @@ impl Binaries {
         }
         Ok(Self { wharf, wharfctl })
     }
+}
+
+/// What the nodes say of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Runtime {
+    /// Clocks of all nodes for each packet that was received. Polls that found nothing are in it.
+    pub(crate) clocks_per_packet: f64,
+    /// Packets of a vector, where they are sent.
+    pub(crate) vector: f64,
 }
 
 /// A running daemon.
@@ -78,6 +88,44 @@ impl Wharf {
         output(&self.wharfctl, &["--socket".as_ref(), self.socket.as_os_str(), command.as_ref()])
     }
 
+    /// Runs commands, one a line, in one session, up to the first that fails.
+    pub(crate) fn script(&self, commands: &str) -> Result<()> {
+        let file = self.socket.with_file_name("script");
+        std::fs::write(&file, commands).map_err(|e| format!("{}: {e}", file.display()))?;
+        let words = ["--socket".as_ref(), self.socket.as_os_str(), "--file".as_ref(), file.as_os_str()];
+        output(&self.wharfctl, &words).map(drop)
+    }
+
+    /// Runs a show command and returns what it shows.
+    pub(crate) fn show(&self, command: &str) -> Result<serde_json::Value> {
+        let text = self.run(&format!("show {command} --json"))?;
+        serde_json::from_str(&text).map_err(|e| format!("show {command}: {e}"))
+    }
+
+    /// The account of its worker's nodes since `clear runtime`.
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        let threads = self.show("runtime")?;
+        let nodes = threads.pointer("/0/nodes").and_then(|n| n.as_array()).cloned().unwrap_or_default();
+        let number = |node: &serde_json::Value, field: &str| node[field].as_f64().unwrap_or_default();
+        let named = |name: &str| nodes.iter().find(|n| n["name"].as_str() == Some(name));
+        let clocks: f64 = nodes.iter().map(|n| number(n, "clocks") * number(n, "vectors")).sum();
+        match (named("memif-input"), named("memif2/0-tx")) {
+            (Some(input), Some(output)) if number(input, "vectors") > 0.0 => Ok(Runtime {
+                clocks_per_packet: clocks / number(input, "vectors"),
+                vector: number(output, "vectors_per_call"),
+            }),
+            _ => Err(format!("no packets in show runtime: {threads}")),
+        }
+    }
+
+    /// The longest turn of its worker so far, microseconds.
+    pub(crate) fn longest_turn(&self) -> Result<f64> {
+        let threads = self.show("threads")?;
+        let rows = threads.pointer("/0").and_then(|rows| rows.as_array());
+        let gaps = rows.into_iter().flatten().filter_map(|t| t["max_gap_us"].as_f64());
+        gaps.reduce(f64::max).ok_or_else(|| "no thread has a longest turn".into())
+    }
+
     /// Runs commands, up to the first that fails.
     pub(crate) fn run_all(&self, commands: &[String]) -> Result<()> {
         commands.iter().try_for_each(|command| self.run(command).map(drop))
@@ -97,16 +145,26 @@ pub(crate) fn interfaces(sockets: &[PathBuf; 2]) -> Vec<String> {
     ]
 }
 
+/// IPv4 on both interfaces, and `route` (a prefix, or several) to a neighbour on the second, by the last command.
+pub(crate) fn routed(route: String) -> Vec<String> {
+    vec![
+        "set interface ip address memif1/0 192.168.1.1/24".into(),
+        "set interface ip address memif2/0 192.168.2.1/24".into(),
+        format!("set ip neighbor memif2/0 192.168.2.2 {NEXT_HOP_MAC} static"),
+        format!("ip route add {route} via 192.168.2.2 memif2/0"),
+    ]
+}
+
+/// A script that makes further interfaces, `ids` of the first socket, up.
+pub(crate) fn silent(ids: Range<u32>) -> String {
+    ids.map(|id| {
+        format!("create interface memif id {id} socket-id 1 master\nset interface state memif1/{id} up\n")
+    })
+    .collect()
+}
+
 /// What a path needs beyond its interfaces.
 pub(crate) fn forwarding(case: Case) -> Vec<String> {
-    let routed = |route: String| {
-        vec![
-            "set interface ip address memif1/0 192.168.1.1/24".into(),
-            "set interface ip address memif2/0 192.168.2.1/24".into(),
-            format!("set ip neighbor memif2/0 192.168.2.2 {NEXT_HOP_MAC} static"),
-            format!("ip route add {route} via 192.168.2.2 memif2/0"),
-        ]
-    };
     match case {
         Case::Floor | Case::TestpmdIo | Case::TestpmdMac => Vec::new(),
         Case::Xconnect => vec![

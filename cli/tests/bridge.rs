@@ -133,12 +133,21 @@ fn an_address_moves_and_a_domain_answers_for_another() {
     let detail = lab.daemon.script("show bridge-domain 10 detail");
     let entry = detail.lines().find(|line| line.contains("=>")).unwrap_or_default();
     assert_eq!(entry.split_whitespace().collect::<Vec<_>>(), ["10.0.1.2", "=>", &moving], "{detail}");
+    // A router interface takes its address along; a loopback is good for nothing else in a domain.
+    assert!(lab.daemon.ctl("set interface l2 bridge loop0 20").unwrap_err().contains("can only be a BVI"));
+    lab.daemon.script("set interface l2 bridge loop0 20 bvi");
+    let fib = lab.daemon.json("show l2fib verbose");
+    let bvi: Vec<_> = fib["entries"].as_array().unwrap().iter().filter(|row| row["bvi"] == true).collect();
+    assert_eq!((bvi.len(), &bvi[0]["bd_id"]), (1, &20.into()), "{fib}");
     // The domain is in use, and then it is not.
     assert!(lab.daemon.ctl("create bridge-domain 10 del").unwrap_err().contains("is in use by"));
     for port in ["veth-a", "veth-b", "veth-k", "loop0"] {
         lab.daemon.script(&format!("set interface l3 {port}"));
     }
-    lab.daemon.script("create bridge-domain 10 del");
+    lab.daemon.script(
+        "create bridge-domain 10 del
+        create bridge-domain 20 del",
+    );
     assert_eq!(lab.daemon.script("show bridge-domain"), "no bridge-domains in use\n");
     assert_eq!(lab.daemon.script("show l2fib verbose"), "no l2fib entries\n");
     settled(&lab.daemon);

@@ -282,12 +282,15 @@ fn bad_commands_change_nothing() {
         "show interface",
         "show interface address",
         "show interface rx-placement",
+        "show interface span",
         "show mode",
         "show ip fib",
         "show ip table",
+        "show l2fib verbose",
         "show packet-generator",
         "show memif",
         "show af_xdp",
+        "show bridge-domain",
         "show buffers",
         "show packets",
         "show trace",
@@ -421,6 +424,7 @@ fn every_show_is_json() {
     wait_until("the stream is done", PATIENCE, || done(&daemon));
     for show in [
         "show af_xdp",
+        "show bridge-domain",
         "show buffers",
         "show errors",
         "show errors verbose",
@@ -429,10 +433,12 @@ fn every_show_is_json() {
         "show interface address",
         "show interface features pg0",
         "show interface rx-placement",
+        "show interface span",
         "show ip fib",
         "show ip fib summary",
         "show ip neighbors",
         "show ip table",
+        "show l2fib verbose",
         "show memif",
         "show mode",
         "show node counters",
@@ -444,6 +450,7 @@ fn every_show_is_json() {
         "show trace",
         "show version",
         "show version verbose",
+        "show vxlan tunnel",
     ] {
         let value = daemon.json(show);
         assert!(value.is_object() || value.is_array(), "{show}: {value}");

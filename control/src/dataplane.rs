@@ -450,12 +450,7 @@ impl Dataplane {
             let record = self.interfaces.get(&interface);
             let mut adjacency =
                 Adjacency { tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() };
-            if self.is_point_to_point(interface) {
-                // Nobody needs to be asked, and the header in front is taken away again.
-                let header = EthernetHeader::new(MacAddress::ZERO, MacAddress::ZERO, EtherType::IP4);
-                adjacency.rewrite.copy_from_slice(header.as_bytes());
-                adjacency.kind = AdjacencyKind::Rewrite;
-            } else if record.is_some_and(|r| r.point_to_point) {
+            if record.is_some_and(|r| r.point_to_point) {
                 adjacency.kind = AdjacencyKind::PointToPoint;
             } else {
                 adjacency.kind = AdjacencyKind::Arp;
@@ -483,7 +478,6 @@ impl Dataplane {
         let known = self.neighbours.get(interface, address).filter(|n| n.state != NeighbourState::Incomplete);
         let own = self.interfaces.get(&interface).map_or(MacAddress::ZERO, |i| i.mac);
         match known {
-            _ if self.is_point_to_point(interface) => {}
             Some(neighbour) => {
                 let header = EthernetHeader::new(neighbour.mac, own, EtherType::IP4);
                 adjacency.rewrite.copy_from_slice(header.as_bytes());

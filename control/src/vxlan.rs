@@ -134,9 +134,11 @@ impl Dataplane {
         self.vxlan.list.insert(index, config);
         let mut record = Interface::new(name, InterfaceKind::Vxlan);
         record.admin_up = true;
+        record.point_to_point = config.decap == DecapNext::Ip4;
         // What the way to the peer takes, less the headers.
+        let overhead = if record.point_to_point { OuterHeader::LEN as u16 } else { OVERHEAD };
         let underlay = self.resolve(config.table, config.dst).and_then(|i| self.interfaces.get(&i));
-        record.mtu = underlay.map_or(1500, |i| i.mtu).saturating_sub(OVERHEAD).max(crate::interface::MIN_MTU);
+        record.mtu = underlay.map_or(1500, |i| i.mtu).saturating_sub(overhead).max(crate::interface::MIN_MTU);
         self.add(index, record, None);
         match decap.put(config.key(), |_| Some(u64::from(index.0)), |_| None) {
             Put::Added | Put::Changed(_) => Ok(index),
@@ -162,11 +164,6 @@ impl Dataplane {
         }
     }
 
-    /// Whether packets on an interface have no Ethernet header, and so need no neighbour.
-    pub(crate) fn is_point_to_point(&self, index: SwIfIndex) -> bool {
-        self.vxlan.list.get(&index).is_some_and(|tunnel| tunnel.decap == DecapNext::Ip4)
-    }
-
     /// What the nodes see of the tunnels.
     pub(crate) fn vxlan_tables(&self, fibs: Vec<Arc<Mtrie>>) -> VxlanTables {
         let count = self.vxlan.list.keys().last().map_or(0, |i| i.index() + 1);
@@ -180,7 +177,10 @@ impl Dataplane {
                 outer: OuterHeader::new(config.src, config.dst, ports, config.vni),
                 sw_if_index: *index,
                 fib_index: self.fibs.get(&config.table).map_or(0, |fib| fib.index),
-                max_frame: record.mtu + (EthernetHeader::LEN + VlanTag::LEN) as u16,
+                max_frame: match config.decap {
+                    DecapNext::Ip4 => record.mtu,
+                    DecapNext::L2 => record.mtu + (EthernetHeader::LEN + VlanTag::LEN) as u16,
+                },
                 src_port: ports[0],
                 checksum: config.checksum,
                 decap: match config.decap {

@@ -122,10 +122,19 @@ impl Bihash {
         (self.first(hash) as u64 ^ step) as usize
     }
 
+    /// Bucket `at`, which is one of those that [`Bihash::first`] and [`Bihash::second`] name.
+    #[inline(always)]
+    fn bucket(&self, at: usize) -> &Bucket {
+        debug_assert!(at < self.buckets.len());
+        // SAFETY: both give numbers up to `mask`, which `new` made one less than the number of buckets, a power of two: `first` by the
+        // mask, `second` by an exclusive or of two numbers below that power.
+        unsafe { self.buckets.get_unchecked(at) }
+    }
+
     /// Asks the processor for the lines of `key`'s bucket.
     #[inline(always)]
     pub fn prefetch(&self, key: u64) {
-        let bucket = &raw const self.buckets[self.first(self.hash(key))];
+        let bucket = std::ptr::from_ref(self.bucket(self.first(self.hash(key))));
         crate::prefetch(bucket);
         crate::prefetch(bucket.cast::<u8>().wrapping_add(64));
     }
@@ -134,7 +143,7 @@ impl Bihash {
     #[inline(always)]
     pub fn get(&self, key: u64) -> Option<u64> {
         let hash = self.hash(key);
-        let bucket = &self.buckets[self.first(hash)];
+        let bucket = self.bucket(self.first(hash));
         let (found, overflowed) = bucket.read(key);
         if found.is_none() && overflowed {
             return self.get_second(key, hash);
@@ -144,7 +153,7 @@ impl Bihash {
 
     #[cold]
     fn get_second(&self, key: u64, hash: u64) -> Option<u64> {
-        self.buckets[self.second(hash)].read(key).0
+        self.bucket(self.second(hash)).read(key).0
     }
 
     /// Replaces the value of `key` if it is still `old`. Never waits; cheap, for a time stamp.
@@ -152,7 +161,7 @@ impl Bihash {
     pub fn refresh(&self, key: u64, old: u64, new: u64) -> bool {
         let hash = self.hash(key);
         for at in [self.first(hash), self.second(hash)] {
-            let bucket = &self.buckets[at];
+            let bucket = self.bucket(at);
             if let Some(i) = bucket.position(key) {
                 return bucket.values[i]
                     .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
@@ -176,7 +185,7 @@ impl Bihash {
         let hash = self.hash(key);
         let (first, second) = (self.first(hash), self.second(hash));
         // All writers of a key come by its first bucket, so holding that one makes them take turns.
-        let Some(mut a) = self.buckets[first].lock() else { return Put::Busy };
+        let Some(mut a) = self.bucket(first).lock() else { return Put::Busy };
         if let Some(i) = a.bucket.position(key) {
             return a.change(i, decide);
         }
@@ -184,7 +193,7 @@ impl Bihash {
         if free.is_some() && !a.overflowed {
             return self.add(first, &mut a, free, key, decide);
         }
-        let Some(mut b) = self.buckets[second].lock() else { return Put::Busy };
+        let Some(mut b) = self.bucket(second).lock() else { return Put::Busy };
         if let Some(i) = b.bucket.position(key) {
             return b.change(i, decide);
         }
@@ -231,11 +240,11 @@ impl Bihash {
     /// Removes `key` if `wanted` says so of its value. `Err` when another thread is at the bucket.
     pub fn remove(&self, key: u64, wanted: impl Fn(u64) -> bool) -> Result<Option<u64>, Busy> {
         let hash = self.hash(key);
-        let mut first = self.buckets[self.first(hash)].lock().ok_or(Busy)?;
+        let mut first = self.bucket(self.first(hash)).lock().ok_or(Busy)?;
         if let Some(i) = first.bucket.position(key) {
             return Ok(first.take(i, wanted));
         }
-        let mut second = self.buckets[self.second(hash)].lock().ok_or(Busy)?;
+        let mut second = self.bucket(self.second(hash)).lock().ok_or(Busy)?;
         Ok(second.bucket.position(key).and_then(|i| second.take(i, wanted)))
     }
 

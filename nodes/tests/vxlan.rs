@@ -9,7 +9,7 @@ use wharf_engine::bihash::Bihash;
 use wharf_engine::engine::InterfaceSetup;
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
-use wharf_nodes::ip4::UdpTables;
+use wharf_nodes::ip4::{AdjacencyKind, UdpTables};
 use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 use wharf_nodes::vxlan::{Decap, OuterHeader, VxlanTables, VxlanTunnel, decap_key};
 use wharf_nodes::wire::checksum::{add, ones_complement_sum, pseudo_header_sum};
@@ -224,10 +224,14 @@ fn a_tunnel_without_ethernet_carries_packets() {
     let sent = lab.r.pass(2, &Lab::from_peer(&Lab::vxlan(VNI, inner)), 1);
     assert_eq!(sent.len(), 1, "{:?}", lab.r.h.errors());
     assert_eq!(sent[0][22], 63, "forwarded");
-    // And out: the Ethernet header that it came with is not sent.
-    let frame = udp([20, 0, 0, 1], 64, 18);
-    let sent = lab.r.pass(3, &frame, 2);
-    assert_eq!(sent[0][14 + 20 + 8..], Lab::vxlan(VNI, &frame[14..]));
+    // And out: what is routed to the tunnel is sent without an Ethernet header.
+    lab.r.change(|tables| {
+        tables.adjacencies[7].kind = AdjacencyKind::PointToPoint;
+        tables.adjacencies[7].tx = SwIfIndex(TUNNEL);
+    });
+    let sent = lab.r.pass(1, &udp([20, 7, 0, 1], 64, 18), 2);
+    let routed = with_header(udp([20, 7, 0, 1], 63, 18), |_| {});
+    assert_eq!(sent[0][14 + 20 + 8..], Lab::vxlan(VNI, &routed[14..]));
 }
 
 #[test]

@@ -143,6 +143,13 @@ impl Dataplane {
     ) -> Result<(), OpError> {
         let record = self.record(index)?;
         let name = record.name.clone();
+        if record.point_to_point {
+            return OpError::parameter("interface", format!("{name} has no Ethernet frames to bridge"));
+        }
+        if record.kind == InterfaceKind::Loopback && kind != PortKind::Bvi {
+            // What a loopback sends, it receives: a flooded frame would never end.
+            return OpError::parameter("interface", format!("{name} is a loopback: it can only be a BVI"));
+        }
         match kind {
             PortKind::Bvi if record.kind != InterfaceKind::Loopback => {
                 return OpError::parameter(
@@ -184,6 +191,9 @@ impl Dataplane {
         self.apply(index);
         if old.domain().is_some() && old.domain() != mode.domain() {
             self.flush_macs(Flush::Interface(index));
+            if let (true, Some(domain)) = (mode.is_bvi(), mode.domain()) {
+                self.add_mac(mac, domain, Some(index))?;
+            }
         } else if old.is_bvi() && !mode.is_bvi() {
             self.forget_bvi(old, mac);
         }

@@ -69,7 +69,7 @@ pub struct VxlanTunnel {
     pub sw_if_index: SwIfIndex,
     /// The forwarding table in which the peer is looked up, by number in [`VxlanTables::fibs`].
     pub fib_index: u32,
-    /// The longest frame that it takes.
+    /// The longest frame that it takes, or packet if it carries no Ethernet headers.
     pub max_frame: u16,
     /// The source port, or 0 for one by the flow.
     pub src_port: u16,

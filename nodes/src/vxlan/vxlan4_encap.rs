@@ -1,6 +1,6 @@
 //! `vxlan4-encap`: what is sent on a tunnel gets the headers to its peer.
 //!
-//! Expects: a whole frame, and the tunnel's interface.
+//! Expects: a whole frame, or a packet if the tunnel carries no Ethernet headers, and the tunnel's interface.
 //! Hands on: an IPv4 packet to `ip4-load-balance`, with the adjacency of the peer.
 //! Drops: frames that are longer than the tunnel takes, that have no room for the headers (they went through too many tunnels), or whose
 //! tunnel is gone.
@@ -11,8 +11,7 @@
 use super::{Decap, OuterHeader, VxlanTables};
 use crate::ip4::{AdjIndex, Ip4LoadBalance};
 use crate::wire::checksum::{add, ones_complement_sum, pseudo_header_sum, update_u16};
-use crate::wire::ethernet::EthernetHeader;
-use crate::wire::inner::{complete_checksum, flow_hash};
+use crate::wire::inner::{Start, complete_checksum, flow_hash};
 use crate::wire::ip4::{Ip4Header, IpProtocol};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{U16, VxlanHeader};
@@ -54,24 +53,22 @@ impl Node for Vxlan4Encap {
         let Some(tunnel) = tables.get(tx) else {
             return Disposition::Drop(Error::Gone);
         };
+        let start = if tunnel.decap == Decap::Ip4 { Start::Ip4 } else { Start::Ethernet };
         if p.len() > tunnel.max_frame {
             return Disposition::Drop(Error::TooLong);
         }
         // Inside, no device completes it.
         if p.flags() & flags::L4_CSUM_PARTIAL != 0 {
             p.clear_flags(flags::L4_CSUM_PARTIAL);
-            if !complete_checksum(p.data_mut()) {
+            if !complete_checksum(p.data_mut(), start) {
                 return Disposition::Drop(Error::Checksum);
             }
         }
         let port = match tunnel.src_port {
             // RFC 6335: 49152 to 65535 are the dynamic ports.
-            0 => 0xc000 | flow_hash(p.data()) as u16,
+            0 => 0xc000 | flow_hash(p.data(), start) as u16,
             fixed => fixed,
         };
-        if tunnel.decap == Decap::Ip4 {
-            p.advance(EthernetHeader::LEN as u16);
-        }
         if p.headroom() < OuterHeader::LEN as u16 {
             return Disposition::Drop(Error::Headroom);
         }

@@ -7,9 +7,21 @@ use zerocopy::FromBytes;
 
 const IP6_HEADER: usize = 40;
 
-/// What follows an Ethernet header and up to two tags, and where: `None` when that is not in the frame.
+/// What a packet begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// An Ethernet header.
+    Ethernet,
+    /// An IPv4 header.
+    Ip4,
+}
+
+/// What follows an Ethernet header and up to two tags, if there is one, and where: `None` when that is not in the packet.
 #[inline(always)]
-fn payload(frame: &[u8]) -> Option<(EtherType, usize)> {
+fn payload(frame: &[u8], start: Start) -> Option<(EtherType, usize)> {
+    if start == Start::Ip4 {
+        return Some((EtherType::IP4, 0));
+    }
     let mut at = EthernetHeader::LEN;
     for _ in 0..3 {
         let field = frame.get(at - 2..at)?;
@@ -25,12 +37,12 @@ fn payload(frame: &[u8]) -> Option<(EtherType, usize)> {
 /// A number that is the same for all packets of a flow: of the IP addresses, protocol and ports of a frame, else of its MAC addresses.
 /// Fragments have no ports, and go by addresses alone so that all of a datagram's go together.
 #[inline]
-pub fn flow_hash(frame: &[u8]) -> u32 {
+pub fn flow_hash(frame: &[u8], start: Start) -> u32 {
     let words = |from: usize, to: usize| -> u64 {
         let bytes = frame.get(from..to).unwrap_or_default();
         bytes.as_chunks::<4>().0.iter().fold(0, |h: u64, w| mix(h ^ u64::from(u32::from_be_bytes(*w))))
     };
-    let hash = match payload(frame) {
+    let hash = match payload(frame, start) {
         Some((EtherType::IP4, at)) => {
             match frame.get(at..).and_then(|p| Ip4Header::ref_from_prefix(p).ok()) {
                 Some((ip, _)) => {
@@ -62,8 +74,8 @@ fn mix(value: u64) -> u64 {
 /// Computes the TCP or UDP checksum of a frame in whose field there is the sum of the pseudo-header, as a kernel leaves it to a device. False,
 /// and nothing done, when there is no such field.
 #[must_use]
-pub fn complete_checksum(frame: &mut [u8]) -> bool {
-    let Some((protocol, start, end)) = segment(frame) else { return false };
+pub fn complete_checksum(frame: &mut [u8], start: Start) -> bool {
+    let Some((protocol, start, end)) = segment(frame, start) else { return false };
     let offset = match protocol {
         IpProtocol::TCP => 16,
         IpProtocol::UDP => 6,
@@ -80,8 +92,8 @@ pub fn complete_checksum(frame: &mut [u8]) -> bool {
 }
 
 /// Protocol, start and end of the L4 part.
-fn segment(frame: &[u8]) -> Option<(IpProtocol, usize, usize)> {
-    let (ethertype, at) = payload(frame)?;
+fn segment(frame: &[u8], start: Start) -> Option<(IpProtocol, usize, usize)> {
+    let (ethertype, at) = payload(frame, start)?;
     match ethertype {
         EtherType::IP4 => {
             let (ip, _) = Ip4Header::ref_from_prefix(frame.get(at..)?).ok()?;
@@ -114,14 +126,18 @@ mod tests {
 
     #[test]
     fn one_flow_one_hash() {
-        assert_eq!(flow_hash(&tcp(1, b"abc")), flow_hash(&tcp(1, b"other")));
-        let mut ports: Vec<u32> = (0..1000).map(|sport| flow_hash(&tcp(sport, b"")) & 0x3fff).collect();
+        assert_eq!(
+            flow_hash(&tcp(1, b"abc"), Start::Ethernet),
+            flow_hash(&tcp(1, b"other")[14..], Start::Ip4)
+        );
+        let mut ports: Vec<u32> =
+            (0..1000).map(|sport| flow_hash(&tcp(sport, b""), Start::Ethernet) & 0x3fff).collect();
         ports.sort_unstable();
         ports.dedup();
         // Of 1,000 flows in 16,384 ports about 970 have one for themselves.
         assert!(ports.len() > 940, "{}", ports.len());
         let frame = tcp(1, b"");
-        let cut: Vec<u32> = (0..frame.len()).map(|len| flow_hash(&frame[..len])).collect();
+        let cut: Vec<u32> = (0..frame.len()).map(|len| flow_hash(&frame[..len], Start::Ethernet)).collect();
         assert_eq!(cut.len(), frame.len());
     }
 
@@ -140,13 +156,16 @@ mod tests {
             partial[50..52].copy_from_slice(&pseudo.to_be_bytes());
             // Padding is not summed.
             partial.extend([0xff; 3]);
-            assert!(complete_checksum(&mut partial));
+            let mut bare = partial[14..].to_vec();
+            assert!(complete_checksum(&mut partial, Start::Ethernet));
+            assert!(complete_checksum(&mut bare, Start::Ip4));
+            assert_eq!(bare, partial[14..]);
             assert_eq!(partial[..whole.len()], whole);
         }
         let whole = tcp(7, b"abc");
         for len in 0..whole.len() {
-            let _ = complete_checksum(&mut whole[..len].to_vec());
+            let _ = complete_checksum(&mut whole[..len].to_vec(), Start::Ethernet);
         }
-        assert!(!complete_checksum(&mut whole[..40].to_vec()));
+        assert!(!complete_checksum(&mut whole[..40].to_vec(), Start::Ethernet));
     }
 }

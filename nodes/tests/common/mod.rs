@@ -120,7 +120,7 @@ impl Router {
             fib.insert(u32::from_be_bytes(prefix), len, index).unwrap();
         }
         let counters = Arc::new(Combined::new(1));
-        counters.ensure(0);
+        counters.ensure(15);
         let interface =
             |i: u8| Ip4Interface { fib_index: 0, address: u32::from_be_bytes([10, 0, i, 1]), enabled: true };
         let tables = Ip4Tables {
