@@ -399,7 +399,6 @@ const BAD: &[(&str, &str, usize)] = &[
     ("packet-generator new { name x }", "`data'", 3),
     ("packet-generator new { name x interface pg0 pcap /nonexistent.pcap }", "/nonexistent.pcap", 3),
     ("packet-generator new { name x interface pg9 pcap /nonexistent.pcap }", "/nonexistent.pcap", 3),
-    ("packet-generator capture pg0 disable", "pg0 is not capturing", 3),
     ("packet-generator capture pg0 pcap /nonexistent/x", "/nonexistent/x", 5),
     ("trace add nosuch 1", "unknown node `nosuch'", 3),
     ("trace add pg-input 0", "got 0", 4),

@@ -525,7 +525,7 @@ mod tests {
             rustix::mm::mmap(ptr::null_mut(), 4096, protection, MapFlags::SHARED, segment.fd(), 0)
         };
         assert!(map.is_err());
-        assert!(Table::new(&segment, 1, 1000, 1).is_err());
+        assert!(Table::new(&segment, 1, 5000, 1).is_err());
         let table = Table::new(&segment, 0, 100, 1).unwrap();
         assert!(Counter::new(&table.row(0), 100).is_none() && table.row(5).is_empty());
     }

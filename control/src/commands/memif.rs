@@ -36,7 +36,7 @@ type Done = Result<(), CliError>;
 
 fn socket_create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let access = Access { uids: args.all("allow-uid")?, gids: args.all("allow-gid")? };
-    Ok(dp.add_memif_socket(args.u32("id")?, &args.text("filename")?, access)?)
+    dp.add_memif_socket(args.u32("id")?, &args.text("filename")?, access).about("id")
 }
 
 fn socket_delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
