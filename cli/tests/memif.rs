@@ -69,8 +69,13 @@ fn state(daemon: &Daemon) -> String {
 
 /// Packets go round: out of one port of testpmd, through wharf's cross-connect, into the other, and back.
 fn round(theirs: &'static str, queues: u16) {
+    round_of(theirs, queues, &[64, 512, 1500, 2034], "", &[]);
+}
+
+/// As [`round`], with packets of other `sizes`, more of startup.conf, and more arguments for testpmd.
+fn round_of(theirs: &'static str, queues: u16, sizes: &[u16], words: &str, arguments: &[&str]) {
     let ours = if theirs == "client" { "master" } else { "slave" };
-    let daemon = Daemon::start(None, "cpu { workers 1 }");
+    let daemon = Daemon::start(None, &format!("cpu {{ workers 1 }} {words}"));
     let sockets = [daemon.file("1.sock"), daemon.file("2.sock")];
     for (id, socket) in (1..).zip(&sockets) {
         daemon.script(&format!(
@@ -91,7 +96,7 @@ fn round(theirs: &'static str, queues: u16) {
             sockets.iter().for_each(|socket| drop(std::fs::remove_file(socket)));
         }
         let ports = sockets.each_ref().map(|socket| TestpmdPort::new(theirs, 0, socket));
-        let mut testpmd = Testpmd::start(&ports, queues, &["--forward-mode=io"]);
+        let mut testpmd = Testpmd::start(&ports, queues, &[&["--forward-mode=io"], arguments].concat());
         for id in 1..=2 {
             wait_until("memif is connected", PATIENCE, || connected(&daemon, &format!("memif{id}/0")));
         }
@@ -101,7 +106,7 @@ fn round(theirs: &'static str, queues: u16) {
             wait_until("there are buffers", PATIENCE, || has_buffers(&daemon, &format!("memif{id}/0")));
         }
         testpmd.command("stop");
-        for size in [64, 512, 1500, 2034] {
+        for size in sizes {
             let before = testpmd.stats();
             let bytes = counter(&daemon, "memif1/0", "rx bytes");
             testpmd.command(&format!("set txpkts {size}"));
@@ -441,6 +446,56 @@ fn abstract_sockets() {
         let interface = if socket == "m" { "memif1/0" } else { "memif2/0" };
         wait_until("it is connected", PATIENCE, || connected(&daemon, interface));
     }
+}
+
+const JUMBO: &str = "buffers { buffers-per-numa 2048 default data-size 9216 }";
+
+/// Packets of many descriptors are one buffer's where the operator wants it so, and many descriptors' again behind it;
+/// what is longer than a buffer is counted as an error.
+#[test]
+fn jumbo_frames() {
+    let daemon = Daemon::start(None, &format!("cpu {{ workers 1 }} {JUMBO}"));
+    let socket = daemon.file("jumbo.sock");
+    daemon.script(&format!(
+        "create memif socket id 1 filename {}
+         create interface memif id 0 socket-id 1 master
+         create interface memif id 1 socket-id 1 master
+         set interface state memif1/0 up
+         set interface state memif1/1 up
+         set interface mtu 9000 memif1/1
+         set interface l2 xconnect memif1/0 memif1/1",
+        socket.display()
+    ));
+    let mut links = [0, 1].map(|id| attach(&socket, id, |_| {}));
+    let packet = |len: u16| -> Vec<u8> { (0..len).map(|i| (i.wrapping_mul(31) >> 3) as u8).collect() };
+    let packets = [64, 1500, 2048, 2049, 4096, 9000, 9216].map(packet);
+    wait_until("there are buffers", PATIENCE, || has_buffers(&daemon, "memif1/1"));
+    transmit(&mut links[0], &packets);
+    assert_eq!(receive(&mut links[1], packets.len()), packets);
+    assert_eq!(counter(&daemon, "memif1/0", "rx-error"), 0);
+    drop(links);
+    settled(&daemon);
+
+    // In buffers as they are by default there is no room.
+    let daemon = Daemon::start(None, "cpu { workers 1 }");
+    let socket = daemon.file("small.sock");
+    daemon.script(&format!(
+        "create memif socket id 1 filename {}
+         create interface memif id 0 socket-id 1 master
+         set interface state memif1/0 up",
+        socket.display()
+    ));
+    let mut link = attach(&socket, 0, |_| {});
+    wait_until("it is connected", PATIENCE, || connected(&daemon, "memif1/0"));
+    transmit(&mut link, &[packet(2049), packet(9000)]);
+    wait_until("they are refused", PATIENCE, || counter(&daemon, "memif1/0", "rx-error") == 2);
+    let refused = daemon.ctl("set interface mtu 9000 memif1/0").unwrap_err();
+    assert!(refused.contains("the MTU must be from 68 to 2034"), "{refused}");
+}
+
+#[test]
+fn testpmd_with_jumbo_frames() {
+    round_of("client", 1, &[1500, 9000], JUMBO, &["--mbuf-size=9728", "--max-pkt-len=9600"]);
 }
 
 /// As many queues as there can be, and rings as long as they can be.

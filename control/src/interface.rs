@@ -261,7 +261,9 @@ impl Dataplane {
             false => Address::parse(&self.runtime_dir.join(filename).to_string_lossy()),
         };
         let address = address.or_else(|error| OpError::parameter("filename", error.to_string()))?;
-        Ok(self.memif.add_socket(id, address, access)?)
+        self.memif
+            .add_socket(id, address, access)
+            .or_else(|error| OpError::parameter("id", error.to_string()))
     }
 
     /// Creates a memif; its queues come when the peer connects.

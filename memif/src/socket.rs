@@ -320,7 +320,14 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
-        let got = rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+        let mut receive =
+            || rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+        // A peer that closes with something unread resets the connection, which is told once, before what it sent
+        // last: the reason why it closes.
+        let got = match receive() {
+            Err(Errno::CONNRESET) => receive(),
+            other => other,
+        };
         let got = match got {
             Ok(got) => got,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
