@@ -57,7 +57,7 @@ test-loom: ## ring indices, rcu and handoff under loom
 
 test-fuzz: ## replay the fuzz corpus, then fuzz each target a little
 	cargo test --manifest-path fuzz/Cargo.toml
-	@for target in $(FUZZ_TARGETS); do tools/fuzz.sh $$target $(FUZZ_SECONDS) || exit 1; done
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I TARGET tools/fuzz.sh TARGET $(FUZZ_SECONDS)
 
 gate: ## instructions of the hot paths, at most 3 % above those of benches/instructions.json (valgrind)
 	@tools/install.sh "counting instructions" $(GATE_PACKAGES)
