@@ -13,9 +13,8 @@ FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
 BENCH := cargo run --release --quiet -p wharf-benches --
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
 
-.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench bench-growth bench-tcp bench-build \
-    fuzz xdp-check deny \
-    test-packages clean-netns
+.PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench bench-growth \
+    bench-tcp bench-build fuzz xdp-check deny test-packages clean-netns
 .DEFAULT_GOAL := help
 # One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
 .NOTPARALLEL:

@@ -8,7 +8,7 @@ use crate::case::Case;
 use crate::load::{Load, Mode};
 use crate::machine::Machine;
 use crate::process::{WorkDir, memory, pin, target_dir};
-use crate::report::{Spread, unix_time, write_json};
+use crate::report::{SHARE, Spread, remark, unix_time, write_json};
 use crate::run::{Rig, counted};
 use crate::svg::{Bar, Chart, draw};
 use crate::traffic::{FIRST_DESTINATION, FRAME, Traffic};
@@ -19,6 +19,9 @@ use crate::{GrowthOptions, Result, duration};
 const IMIX: &[u16] = &[60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590];
 /// Fewer routes than these say nothing of what one costs.
 const MANY_ROUTES: u32 = 100_000;
+
+/// Times that a point is measured at most, on a machine with other work.
+const TRIES: usize = 4;
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -124,8 +127,10 @@ pub(crate) fn run(options: &GrowthOptions, rig: &Rig<'_>) -> Result<()> {
     let mut rows = Vec::new();
     for round in 1..=options.rounds {
         for point in points() {
-            let row = measure(&point, rig, round, options, machine.tsc_hz)
-                .map_err(|e| format!("{}, {}: {e}", point.axis, point.value))?;
+            let row = undisturbed(|| {
+                measure(&point, rig, round, options, machine.tsc_hz)
+                    .map_err(|e| format!("{}, {}: {e}", point.axis, point.value))
+            })?;
             println!("round {round}: {} ({}) {:.2} Mpps", point.axis, point.value, row.mpps);
             rows.push(row);
         }
@@ -146,6 +151,21 @@ pub(crate) fn run(options: &GrowthOptions, rig: &Rig<'_>) -> Result<()> {
     std::fs::write(&svg, plot).map_err(|e| format!("{}: {e}", svg.display()))?;
     println!("results: {} and {}", path.display(), svg.display());
     Ok(())
+}
+
+/// Measures again while other programs take the cores, and keeps the run with the most of them.
+fn undisturbed(mut measure: impl FnMut() -> Result<Row>) -> Result<Row> {
+    let mut best = measure()?;
+    for _ in 1..TRIES {
+        if best.core_share >= SHARE {
+            break;
+        }
+        let again = measure()?;
+        if again.core_share > best.core_share {
+            best = again;
+        }
+    }
+    Ok(best)
 }
 
 fn measure(point: &Point, rig: &Rig<'_>, round: usize, options: &GrowthOptions, tsc_hz: f64) -> Result<Row> {
@@ -259,9 +279,7 @@ fn table(rows: &[Row]) -> String {
                     text += &format!(", {bytes:.0} bytes a route");
                 }
             }
-            if of(|r| r.starved) > 0.01 {
-                text += "  the load was too slow";
-            }
+            text += &remark(of(|r| r.starved), of(|r| r.core_share));
             text.push('\n');
         }
     }
