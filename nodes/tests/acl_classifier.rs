@@ -114,7 +114,8 @@ fn near(rules: &[Rule], random: &mut Random) -> Tuple {
     };
     let (sport, dport) = (port(base.sport), port(base.dport));
     let has_ports = random.below(8) != 0;
-    let protocol = if random.below(3) == 0 { [1, 6, 17, 58, 99][random.below(5) as usize] } else { base.protocol.0 };
+    let protocol =
+        if random.below(3) == 0 { [1, 6, 17, 58, 99][random.below(5) as usize] } else { base.protocol.0 };
     Tuple {
         src,
         dst,

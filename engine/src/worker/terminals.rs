@@ -94,6 +94,7 @@ impl Worker {
             before: snapshot.clone(),
             after: snapshot,
             outcome,
+            note: 0,
         });
     }
 

@@ -166,8 +166,7 @@ impl Tree {
     fn lookup(&self, key: &Key) -> u32 {
         let mut at = self.root;
         while at & IS_LEAF == 0 {
-            let (Some(node), Some(children)) =
-                (self.nodes.get(at as usize), self.children.get(at as usize))
+            let (Some(node), Some(children)) = (self.nodes.get(at as usize), self.children.get(at as usize))
             else {
                 return NONE;
             };
@@ -300,12 +299,7 @@ struct Cell {
 
 impl<'a> Builder<'a> {
     /// A tree of the boxes `group`, if it stays small.
-    fn build(
-        boxes: &'a [RuleBox],
-        group: &[u32],
-        limits: [u32; DIMENSIONS],
-        leaf: usize,
-    ) -> Option<Tree> {
+    fn build(boxes: &'a [RuleBox], group: &[u32], limits: [u32; DIMENSIONS], leaf: usize) -> Option<Tree> {
         let mut builder = Builder {
             boxes,
             leaf,

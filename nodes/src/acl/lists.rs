@@ -57,6 +57,39 @@ pub struct Fields {
     pub is_v6: bool,
     /// Whether the ports were there to be read.
     pub has_ports: bool,
+    /// Whether it is a fragment behind the first.
+    pub is_later_fragment: bool,
+    /// Identifier of an ICMP echo.
+    pub icmp_id: u16,
+}
+
+impl Fields {
+    /// Whether packets of a protocol start with two ports, or an ICMP type and code.
+    #[inline(always)]
+    pub fn protocol_has_ports(protocol: u8, is_v6: bool) -> bool {
+        let protocol = IpProtocol(protocol);
+        let icmp = if is_v6 { IpProtocol::ICMP6 } else { IpProtocol::ICMP };
+        [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP, icmp].contains(&protocol)
+    }
+
+    /// Whether it is ICMP of its family.
+    #[inline(always)]
+    pub fn is_icmp(&self) -> bool {
+        self.protocol == if self.is_v6 { IpProtocol::ICMP6.0 } else { IpProtocol::ICMP.0 }
+    }
+
+    /// Whether it is an ICMP echo, request or reply.
+    #[inline(always)]
+    pub fn is_echo(&self) -> bool {
+        let types = if self.is_v6 { [128, 129] } else { [8, 0] };
+        self.is_icmp() && types.contains(&self.sport)
+    }
+
+    /// Whether it is an ICMP echo request.
+    #[inline(always)]
+    pub fn is_echo_request(&self) -> bool {
+        self.is_icmp() && self.sport == if self.is_v6 { 128 } else { 8 }
+    }
 }
 
 impl From<&Tuple> for Fields {
@@ -74,6 +107,7 @@ impl From<&Tuple> for Fields {
             flags: t.flags.0,
             is_v6: t.src.is_ipv6(),
             has_ports: t.has_ports,
+            ..Fields::default()
         }
     }
 }

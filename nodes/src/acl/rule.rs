@@ -87,9 +87,7 @@ impl AclPrefix {
                 let first = u128::from(a.to_bits());
                 (first, first | u128::from(u32::MAX.checked_shr(self.len.into()).unwrap_or(0)))
             }
-            IpAddr::V6(a) => {
-                (a.to_bits(), a.to_bits() | u128::MAX.checked_shr(self.len.into()).unwrap_or(0))
-            }
+            IpAddr::V6(a) => (a.to_bits(), a.to_bits() | u128::MAX.checked_shr(self.len.into()).unwrap_or(0)),
         }
     }
 
