@@ -1,6 +1,7 @@
 //! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
 //! publish; nothing else changes state.
 
+use crate::acl::{Acls, Denied};
 use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
     AdjacencyKey, AdjacencyTable, Fib, MAX_ROUTES, NeighbourState, Neighbours, Route, RouteSource, Via,
@@ -25,6 +26,7 @@ use wharf_engine::mapping::PageSize;
 use wharf_engine::rcu::Publisher;
 use wharf_engine::wake::Waker;
 use wharf_engine::{Engine, EngineConfig, EngineError, GraphBuilder, SwIfIndex, WorkerIndex};
+use wharf_nodes::acl::AclTables;
 use wharf_nodes::arp::ArpTables;
 use wharf_nodes::event::{Event, Events};
 use wharf_nodes::interface::InterfaceTables;
@@ -95,7 +97,8 @@ pub struct EchoReply {
 }
 
 /// What the workers read.
-struct Tables {
+pub(crate) struct Tables {
+    pub(crate) acl: Publisher<AclTables>,
     interfaces: Publisher<InterfaceTables>,
     ip4: Publisher<Ip4Tables>,
     arp: Publisher<ArpTables>,
@@ -112,6 +115,7 @@ pub struct Dataplane {
     pub(crate) bridges: BTreeMap<u32, BridgeDomainConfig>,
     pub(crate) macs: Macs,
     pub(crate) vxlan: Tunnels,
+    pub(crate) acls: Acls,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -124,7 +128,7 @@ pub struct Dataplane {
     pub(crate) next_ping: u16,
     pub(crate) cleared: crate::commands::Cleared,
     pub(crate) runtime_dir: PathBuf,
-    tables: Tables,
+    pub(crate) tables: Tables,
     epoll: Arc<OwnedFd>,
     waker: Waker,
     next_housekeeping: Instant,
@@ -185,6 +189,7 @@ impl Dataplane {
         more(&mut list);
         let mut engine = Engine::start(config, list)?;
         let tables = Tables {
+            acl: engine.tables(),
             interfaces: engine.tables(),
             ip4: engine.tables(),
             arp: engine.tables(),
@@ -209,6 +214,7 @@ impl Dataplane {
             bridges: BTreeMap::new(),
             macs: Macs::default(),
             vxlan: Tunnels::default(),
+            acls: Acls::default(),
             fibs,
             adjacencies: AdjacencyTable::new(workers),
             neighbours: Neighbours::default(),
@@ -285,6 +291,7 @@ impl Dataplane {
             tracing::warn!("worker {} has made no turn for 100 ms", worker.0);
         }
         self.age_macs();
+        self.age_sessions();
         for pg in self.pg.values_mut() {
             pg.poll();
         }
@@ -315,6 +322,10 @@ impl Dataplane {
                     Ok(false) => {}
                     Err(error) => tracing::debug!("neighbour {address} is not asked for: {error}"),
                 }
+            }
+            Event::AclDenied { interface, direction, tuple, rule } => {
+                let time = wharf_engine::clock::nanos();
+                self.acl_denied(Denied { time, interface, direction, tuple, rule });
             }
             Event::EchoReply { from, id, sequence, ttl, len, received } => {
                 if let Some(waiting) = self.pings.get(&id) {

@@ -1,6 +1,7 @@
 //! The control plane of wharf: operations on one [`dataplane::Dataplane`], and the command line over them.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod cli;
 pub mod commands;
 pub mod dataplane;

@@ -1,5 +1,6 @@
 //! The commands of the CLI, a file per subject, in one visible list.
 
+mod acl;
 mod af_xdp;
 mod interface;
 mod ip;
@@ -21,7 +22,8 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 11] = [
+    let lists: [&[Command<Dataplane>]; 12] = [
+        acl::COMMANDS,
         af_xdp::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
