@@ -156,11 +156,8 @@ fn permitted_denied_reflected_and_replaced() {
     assert!(shown.starts_with("acl-index 0 count 3 tag {web}\n          0: ipv4 permit src 0.0.0.0/0 dst 0.0.0.0/0 proto 6 sport 0-65535 dport 80 matched "), "{shown}");
     assert!(shown.contains("  applied inbound on sw_if_index: 1\n"), "{shown}");
     let drops = dp.json("show acl-plugin drops");
-    assert_eq!(
-        (drops[0]["dport"].as_u64(), drops[0]["interface"].as_str()),
-        (Some(81), Some("veth-a")),
-        "{drops}"
-    );
+    let is_it = |d: &serde_json::Value| d["dport"] == 81 && d["interface"] == "veth-a" && d["rule"].is_null();
+    assert!(drops.as_array().unwrap().iter().any(is_it), "{drops}");
     assert!(dp.log().contains("acl: veth-a input denied src 10.0.1.2 dst 10.0.2.2 proto 6"), "{}", dp.log());
     let packet = "veth-a input src 10.0.1.2 dst 10.0.2.2 proto 6 sport 1000 dport";
     assert_eq!([80, 81].map(|port| lab.verdict(&format!("{packet} {port}"))), ["permit", "deny"]);
@@ -244,13 +241,13 @@ fn bridged_frames_of_all_kinds() {
     lab.a.ip("neigh flush all");
     assert!(answers(&lab.a, "tcp", "10.0.1.3", 80));
     // IPv6, behind an extension header.
-    let six = format!("Ether(dst='{}') / IPv6(src='fd00::2', dst='fd00::3')", mac.trim());
+    let six =
+        format!("Ether(src='02:00:00:00:00:01', dst='{}') / IPv6(src='fd00::2', dst='fd00::3')", mac.trim());
     scapy(&lab.a, &format!("sendp({six} / IPv6ExtHdrDestOpt() / ICMPv6EchoRequest(), iface='eth0')"));
     scapy(&lab.a, &format!("sendp({six} / IPv6ExtHdrDestOpt() / UDP(dport=9), iface='eth0')"));
-    wait_until("IPv6 is judged", PATIENCE, || {
-        error(dp, "acl-plugin-out-ip6-l2", "ACL deny packets, no rule matched") == 1
-            && error(dp, "acl-plugin-out-ip6-l2", "new sessions added") == 1
-    });
+    for reason in ["ACL deny packets, no rule matched", "new sessions added"] {
+        wait_until(reason, PATIENCE, || error(dp, "acl-plugin-out-ip6-l2", reason) == 1);
+    }
     // Port security: pod a is who it is.
     let mac = lab.a.run("cat", ["/sys/class/net/eth0/address"]);
     dp.script(&format!(
@@ -291,7 +288,7 @@ fn what_is_wrong_is_said() {
         ("set acl-plugin acl permit deny", "no comma"),
         ("set acl-plugin acl permit src 10.0.0.0/8 dst fd00::/8", "not of one family"),
         ("set acl-plugin acl index 7 permit", "there is no acl 7"),
-        ("set acl-plugin interface loop0 input acl 3", "there is no acl 3 (word 6)"),
+        ("set acl-plugin interface loop0 input acl 3", "there is no acl 3 (word 7)"),
         ("delete acl-plugin acl index 3", "there is no acl 3"),
         ("set acl-plugin acl permit proto 6 tcpflags 2 mask 1", "tcpflags 2 has bits that are not in mask 1"),
         ("set acl-plugin macip interface loop0 0", "is no device"),
@@ -302,11 +299,11 @@ fn what_is_wrong_is_said() {
     }
     // Thousands of rules on one line, as a controller writes them.
     let rules: Vec<String> =
-        (0..5000).map(|n| format!("permit src 10.{}.{}.0/24 proto 6 dport {n}", n >> 8, n & 255)).collect();
+        (0..2000).map(|n| format!("permit src 10.{}.{}.0/24 proto 6 dport {n}", n >> 8, n & 255)).collect();
     assert_eq!(daemon.script(&format!("set acl-plugin acl {}", rules.join(", "))), "ACL index:0\n");
     daemon.script("set acl-plugin interface loop0 input acl 0");
     let tables = daemon.json("show acl-plugin tables");
-    assert_eq!(tables[0]["rules"], 5000, "{tables}");
-    let explained = daemon.json("acl explain loop0 input src 10.16.1.9 dst 1.2.3.4 proto 6 dport 4097");
-    assert_eq!(explained["rule"], 4097, "{explained}");
+    assert_eq!(tables[0]["rules"], 2000, "{tables}");
+    let explained = daemon.json("acl explain loop0 input src 10.5.1.9 dst 1.2.3.4 proto 6 dport 1281");
+    assert_eq!(explained["rule"], 1281, "{explained}");
 }

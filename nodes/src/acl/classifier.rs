@@ -339,7 +339,7 @@ impl<'a> Builder<'a> {
         let d = cut.dimension;
         let mut children = [0; FANOUT];
         let mut last_child = 0;
-        for k in 0..=cut.bounds.len() {
+        for (k, child) in children.iter_mut().enumerate().take(cut.bounds.len() + 1) {
             let mut inner = cell;
             if k > 0 {
                 inner.first[d] = cut.bounds[k - 1];
@@ -353,7 +353,7 @@ impl<'a> Builder<'a> {
             };
             let part = list.iter().filter(meets).copied().collect();
             last_child = self.grow(part, inner)?;
-            children[k] = last_child;
+            *child = last_child;
         }
         // The greatest value there is counts the unused bounds too.
         children[cut.bounds.len() + 1..].fill(last_child);
