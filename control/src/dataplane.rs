@@ -1,6 +1,7 @@
 //! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
 //! publish; nothing else changes state.
 
+use crate::acl::{Acls, Denied};
 use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
 use crate::ip4::{
@@ -28,6 +29,7 @@ use wharf_engine::mapping::PageSize;
 use wharf_engine::rcu::Publisher;
 use wharf_engine::wake::Waker;
 use wharf_engine::{Engine, EngineConfig, EngineError, GraphBuilder, SwIfIndex, WorkerIndex};
+use wharf_nodes::acl::AclTables;
 use wharf_nodes::arp::ArpTables;
 use wharf_nodes::event::{Event, Events};
 use wharf_nodes::interface::InterfaceTables;
@@ -98,7 +100,8 @@ pub struct EchoReply {
 }
 
 /// What the workers read.
-struct Tables {
+pub(crate) struct Tables {
+    pub(crate) acl: Publisher<AclTables>,
     interfaces: Publisher<InterfaceTables>,
     ip4: Publisher<Ip4Tables>,
     arp: Publisher<ArpTables>,
@@ -117,6 +120,7 @@ pub struct Dataplane {
     pub(crate) vxlan: Tunnels,
     pub(crate) spans: Spans,
     pub(crate) capture: Option<CaptureConfig>,
+    pub(crate) acls: Acls,
     pub(crate) fibs: BTreeMap<u32, Fib>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
@@ -133,7 +137,7 @@ pub struct Dataplane {
     /// What API clients asked for.
     pub(crate) api_trace: crate::api::ApiTrace,
     pub(crate) runtime_dir: PathBuf,
-    tables: Tables,
+    pub(crate) tables: Tables,
     epoll: Arc<OwnedFd>,
     waker: Waker,
     next_housekeeping: Instant,
@@ -199,6 +203,7 @@ impl Dataplane {
         more(&mut list);
         let mut engine = Engine::start(config, list)?;
         let tables = Tables {
+            acl: engine.tables(),
             interfaces: engine.tables(),
             ip4: engine.tables(),
             arp: engine.tables(),
@@ -230,6 +235,7 @@ impl Dataplane {
             vxlan: Tunnels::default(),
             spans: Spans::new(),
             capture: None,
+            acls: Acls::default(),
             fibs,
             adjacencies: AdjacencyTable::new(counters),
             stats,
@@ -319,6 +325,7 @@ impl Dataplane {
             tracing::warn!("worker {} has made no turn for 100 ms", worker.0);
         }
         self.age_macs();
+        self.age_sessions();
         for pg in self.pg.values_mut() {
             pg.poll();
         }
@@ -350,6 +357,10 @@ impl Dataplane {
                     Ok(false) => {}
                     Err(error) => tracing::debug!("neighbour {address} is not asked for: {error}"),
                 }
+            }
+            Event::AclDenied { interface, direction, tuple, rule } => {
+                let time = wharf_engine::clock::nanos();
+                self.acl_denied(Denied { time, interface, direction, tuple, rule });
             }
             Event::EchoReply { from, id, sequence, ttl, len, received } => {
                 if let Some(waiting) = self.pings.get(&id) {

@@ -565,6 +565,7 @@ impl Dataplane {
         for peer in peers {
             self.set_l3(peer)?;
         }
+        self.forget_acls(index);
         self.engine.clear_features(index);
         self.detach(index)?;
         match kind {

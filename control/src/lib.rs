@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![recursion_limit = "256"]
 
+pub mod acl;
 pub mod api;
 pub mod capture;
 pub mod cli;

@@ -7,7 +7,7 @@ use crate::frame::{FRAME_SIZE, Frame, Packet, PacketRef, flags};
 use crate::node::{Cx, Disposition, ErrorCounters, Held, HeldPacket, NextNodes, Node, WorkerState};
 use crate::rcu::Cell;
 use crate::stats::Row;
-use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number};
+use crate::trace::{Outcome, Record, Snapshot, TraceBuffer, number, take_note};
 use crate::worker::Copying;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -245,13 +245,12 @@ fn run_level<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fra
 fn run_traced<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Frame) -> bool {
     let memory = env.memory;
     let traced = |p: &Packet| p.flags & flags::TRACED != 0;
-    let before: Vec<(usize, Snapshot)> = (frame
-        .packets()
-        .iter()
-        .enumerate()
-        .filter(|(_, p)| traced(p))
-        .map(|(i, p)| (i, Snapshot::of(p, memory))))
-    .collect();
+    let before: Vec<(usize, Snapshot)> =
+        (frame.packets().iter().enumerate().filter(|(_, p)| traced(p)).map(|(i, p)| {
+            take_note(p, memory);
+            (i, Snapshot::of(p, memory))
+        }))
+        .collect();
     let same = run_level(runner, env, frame);
     for (i, before) in before {
         let packet = &frame.packets()[i];
@@ -270,6 +269,7 @@ fn run_traced<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
             before,
             after: Snapshot::of(packet, memory),
             outcome,
+            note: take_note(packet, memory),
         });
     }
     same

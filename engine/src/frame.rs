@@ -373,6 +373,15 @@ impl PacketRef<'_> {
         self.packet.flags &= !bits;
     }
 
+    /// Leaves a number in the trace of a packet that is traced, for [`crate::Node::trace`].
+    #[inline(always)]
+    pub fn note(&mut self, note: u64) {
+        if self.packet.flags & flags::TRACED != 0 {
+            // SAFETY: the packet owns its buffer, so nobody else reads or writes its cold header.
+            unsafe { note_slot(self.memory, self.packet).write(note) };
+        }
+    }
+
     /// Asks the processor to load the packet's first line.
     #[inline(always)]
     pub fn prefetch_header(&self) {
@@ -384,6 +393,8 @@ impl PacketRef<'_> {
 #[repr(C, align(64))]
 pub(crate) struct Cold {
     pub(crate) trace: u32,
+    /// What the node that has the packet says of it.
+    pub(crate) note: u64,
 }
 
 const _: () = assert!(size_of::<Cold>() == COLD);
@@ -393,6 +404,12 @@ pub(crate) fn trace_slot(memory: Memory, packet: &Packet) -> *mut u32 {
     // SAFETY: the cold header is at the start of the packet's buffer, which the packet owns; it is 64-byte aligned
     // since the base and the stride are.
     unsafe { &raw mut (*memory.at(packet.buffer.0, 0).cast::<Cold>()).trace }
+}
+
+/// What a node left for the trace of a packet that has [`flags::TRACED`].
+pub(crate) fn note_slot(memory: Memory, packet: &Packet) -> *mut u64 {
+    // SAFETY: as for `trace_slot`.
+    unsafe { &raw mut (*memory.at(packet.buffer.0, 0).cast::<Cold>()).note }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! that asks.
 
 use crate::buffer::Memory;
-use crate::frame::{META_SIZE, Meta, Packet, flags, read_meta, trace_slot};
+use crate::frame::{META_SIZE, Meta, Packet, flags, note_slot, read_meta, trace_slot};
 use crate::node::WorkerState;
 use crate::{NodeIndex, SwIfIndex};
 use std::fmt;
@@ -56,6 +56,8 @@ pub(crate) struct Record {
     pub(crate) before: Snapshot,
     pub(crate) after: Snapshot,
     pub(crate) outcome: Outcome,
+    /// What the node left by [`crate::PacketRef::note`].
+    pub(crate) note: u64,
 }
 
 /// Where a record says that the packet went.
@@ -142,6 +144,7 @@ impl TraceBuffer {
                 before: snapshot.clone(),
                 after: snapshot,
                 outcome: Outcome::Next(next),
+                note: 0,
             });
         }
         self.wanted[input].fetch_sub(count as u32, Ordering::Relaxed);
@@ -170,6 +173,12 @@ impl Records {
 pub(crate) fn number(packet: &Packet, memory: Memory) -> u32 {
     // SAFETY: the packet owns its buffer; the number was written when it was marked.
     unsafe { trace_slot(memory, packet).read() }
+}
+
+/// Takes what a node left in a traced packet.
+pub(crate) fn take_note(packet: &Packet, memory: Memory) -> u64 {
+    // SAFETY: the packet owns its buffer; every bit pattern is a number.
+    unsafe { note_slot(memory, packet).replace(0) }
 }
 
 /// What the control plane knows and a trace needs for printing.
@@ -234,6 +243,11 @@ impl TraceView<'_> {
     /// Name of an interface.
     pub fn interface(&self, index: SwIfIndex) -> String {
         self.names.interface(index)
+    }
+
+    /// What the node left by [`crate::PacketRef::note`]; 0 if nothing.
+    pub fn note(&self) -> u64 {
+        self.record.note
     }
 
     /// Where the packet went.

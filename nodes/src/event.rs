@@ -1,5 +1,6 @@
 //! What nodes tell the control plane: rare things, over a bounded ring per node and worker.
 
+use crate::acl::{Direction, Tuple};
 use crate::wire::ethernet::MacAddress;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +46,17 @@ pub enum Event {
         len: u16,
         /// When it was received, nanoseconds of the engine's clock.
         received: u64,
+    },
+    /// An access list dropped a packet: one of a few a second.
+    AclDenied {
+        /// The interface whose lists they are.
+        interface: SwIfIndex,
+        /// Whether it received the packet, or was to send it.
+        direction: Direction,
+        /// The packet.
+        tuple: Tuple,
+        /// List and number of the rule; `None` when none matched.
+        rule: Option<(u32, u32)>,
     },
 }
 

@@ -1,6 +1,7 @@
 //! The packet nodes of wharf, a folder per protocol family, over the packet headers in [`wire`].
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod arp;
 pub mod ethernet;
 pub mod event;

@@ -1,7 +1,7 @@
 //! The list of nodes. Nothing is in the graph that is not here.
 
 use crate::event::Events;
-use crate::{arp, ethernet, interface, ip4, l2, span, vxlan};
+use crate::{acl, arp, ethernet, interface, ip4, l2, span, vxlan};
 use wharf_engine::counter::Tally;
 use wharf_engine::wake::Waker;
 use wharf_engine::{FeatureOrder, GraphBuilder};
@@ -19,13 +19,20 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
     list.arc::<interface::DeviceInputArc>()
         .arc::<interface::InterfaceOutputArc>()
         .arc::<ip4::Ip4UnicastArc>()
-        .arc::<ip4::Ip4OutputArc>();
+        .arc::<ip4::Ip4OutputArc>()
+        .arc::<l2::L2InputIp4Arc>()
+        .arc::<l2::L2InputIp6Arc>()
+        .arc::<l2::L2InputNonIpArc>()
+        .arc::<l2::L2OutputIp4Arc>()
+        .arc::<l2::L2OutputIp6Arc>()
+        .arc::<l2::L2OutputNonIpArc>();
     list.node(|_| ethernet::EthernetInput::default())
         .node(|_| ethernet::SubInterfaceOutput)
-        .node(|_| l2::L2Input)
+        .node(|seed| l2::L2Input { arcs: l2::L2InputArcs::new(seed) })
+        .node(|_| l2::L2InputFeatArcEnd)
         .node(|_| l2::L2Fwd::default())
         .node(|_| l2::L2Flood)
-        .node(|_| l2::L2Output)
+        .node(|seed| l2::L2Output { arcs: l2::L2OutputArcs::new(seed) })
         .node(|_| l2::ArpTermL2bd)
         .node(|seed| interface::InterfaceOutput { arc: seed.arc() })
         .node(|_| arp::ArpInput)
@@ -47,5 +54,6 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
         .node(|_| span::SpanOutput);
     list.feature::<interface::DeviceInputArc, span::SpanInput>(FeatureOrder::default())
         .feature::<interface::InterfaceOutputArc, span::SpanOutput>(FeatureOrder::default());
+    acl::nodes(list, &events);
     events
 }

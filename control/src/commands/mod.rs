@@ -1,5 +1,6 @@
 //! The commands of the CLI, a file per subject, in one visible list.
 
+mod acl;
 mod af_xdp;
 mod api;
 mod interface;
@@ -23,7 +24,8 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 13] = [
+    let lists: [&[Command<Dataplane>]; 14] = [
+        acl::COMMANDS,
         af_xdp::COMMANDS,
         api::COMMANDS,
         interface::COMMANDS,

@@ -295,7 +295,10 @@ impl Dataplane {
                 Some(operation) => operation.compile(record.own_tags().as_deref()).unwrap_or_default(),
                 None => (TagRewrite::default(), TagRewrite::default()),
             };
-            let mut port = L2Port { input, output, learn_limit: record.l2.learn_limit, ..L2Port::default() };
+            let [input_features, output_features] = self.acl_features(*index);
+            let learn_limit = record.l2.learn_limit;
+            let mut port =
+                L2Port { input, output, learn_limit, input_features, output_features, ..L2Port::default() };
             match record.mode {
                 L2Mode::L3 => continue,
                 L2Mode::Xconnect(peer) => (port.mode, port.peer) = (PortMode::Xconnect, peer),
@@ -316,13 +319,13 @@ impl Dataplane {
                         there.uu_fwd = Some(*index);
                     }
                     let bvi = kind == PortKind::Bvi;
-                    there.members.push(Member { port: *index, shg, bvi, plain: output.is_none() });
+                    there.members.push(Member { port: *index, shg, bvi, plain: port.is_plain_output() });
                 }
             }
             tables.ports[index.index()] = port;
         }
-        // Known at last is which ends send with other tags.
-        let rewrites: Vec<bool> = tables.ports.iter().map(|port| !port.output.is_none()).collect();
+        // Known at last is which ends do not send frames as they are.
+        let rewrites: Vec<bool> = tables.ports.iter().map(|port| !port.is_plain_output()).collect();
         for port in &mut tables.ports {
             if port.mode == PortMode::Xconnect && rewrites.get(port.peer.index()) == Some(&true) {
                 port.mode = PortMode::XconnectRewrite;

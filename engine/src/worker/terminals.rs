@@ -98,6 +98,7 @@ impl Worker {
             before: snapshot.clone(),
             after: snapshot,
             outcome,
+            note: 0,
         });
     }
 

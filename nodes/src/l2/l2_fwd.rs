@@ -2,7 +2,7 @@
 //! `l2-learn` and this one; their counters are here.
 //!
 //! Expects: a whole frame, and what `l2-input` knows of its port.
-//! Hands on: frames to known addresses to `interface-output`, or to `l2-output` where tags are rewritten; frames to the domain's router interface
+//! Hands on: frames to known addresses to `interface-output`, or to `l2-output` where something is left to do; frames to the domain's router interface
 //! to `ethernet-input` as received on it; groups and unknown addresses to `l2-flood`; ARP requests to `arp-term-l2bd` where it is on.
 //! Drops: what the domain's flags, split horizon or a static entry forbid.
 //! Reads: [`L2Tables`]. Writes: the [`MacTable`].
@@ -110,7 +110,7 @@ impl Node for L2Fwd {
             p.set_rx(tx);
             return Disposition::Next(Next::Ethernet(()));
         }
-        match port.output.is_none() {
+        match port.is_plain_output() {
             true => Disposition::Next(Next::Output(tx)),
             false => Disposition::Next(Next::L2Output(L2OutputMeta { tx, shg: meta.shg.into() })),
         }

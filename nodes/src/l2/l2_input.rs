@@ -1,21 +1,62 @@
 //! `l2-input`: frames received on an interface in L2 mode.
 //!
 //! Expects: a whole Ethernet frame of any EtherType.
-//! Hands on: frames of a cross-connected interface to `interface-output` of its peer, or `l2-output` where tags are rewritten; frames of
-//! a bridged one to `l2-fwd`. The tags of received frames are rewritten here.
+//! Hands on: to the features of arc `l2-input-ip4`, `l2-input-ip6` or `l2-input-nonip`, by what the frame carries; then frames of a cross-connected
+//! interface to `interface-output` of its peer, or `l2-output` where something is left to do, and frames of a bridged one to `l2-fwd`. The tags of received
+//! frames are rewritten then.
 //! Drops: runts, frames without the tags that are to be taken, and frames of an interface that has left L2 mode meanwhile.
 //! Reads: [`L2Tables`].
 //! CLI: `set interface l2 xconnect`, `set interface l2 bridge`, `set interface l2 tag-rewrite`.
 
-use super::{L2Fwd, L2Meta, L2Output, L2OutputMeta, L2Tables, PortMode, trace};
+use super::{L2Fwd, L2InputFeatArcEnd, L2Meta, L2Output, L2OutputMeta, L2Port, L2Tables, PortMode, trace};
+use crate::acl::packet::payload;
 use crate::interface::InterfaceOutput;
-use crate::wire::ethernet::EthernetHeader;
+use crate::wire::ethernet::{EtherType, EthernetHeader};
 use std::fmt;
-use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, error_counters, next_nodes};
+use wharf_engine::{
+    ArcStart, Cx, Disposition, FeatureArc, Node, PacketRef, Seed, Target, TraceView, error_counters,
+    next_nodes,
+};
+
+macro_rules! arc {
+    ($arc:ident, $name:literal, $what:literal) => {
+        #[doc = concat!("Arc `", $name, "`: between `l2-input` and `l2-input-feat-arc-end`, for ", $what, ".")]
+        #[derive(Debug)]
+        pub struct $arc;
+
+        impl FeatureArc for $arc {
+            const NAME: &'static str = $name;
+            type Meta = ();
+            const END: &'static str = L2InputFeatArcEnd::TARGET_NAME;
+        }
+    };
+}
+
+arc!(L2InputIp4Arc, "l2-input-ip4", "IPv4");
+arc!(L2InputIp6Arc, "l2-input-ip6", "IPv6");
+arc!(L2InputNonIpArc, "l2-input-nonip", "everything else");
+
+/// Where the arcs start.
+#[derive(Clone, Copy, Debug)]
+pub struct L2InputArcs {
+    ip4: ArcStart<L2InputIp4Arc>,
+    ip6: ArcStart<L2InputIp6Arc>,
+    nonip: ArcStart<L2InputNonIpArc>,
+}
+
+impl L2InputArcs {
+    /// Those of a graph.
+    pub fn new(seed: &Seed<'_>) -> L2InputArcs {
+        L2InputArcs { ip4: seed.arc(), ip6: seed.arc(), nonip: seed.arc() }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
-pub struct L2Input;
+pub struct L2Input {
+    /// Where the arcs start.
+    pub arcs: L2InputArcs,
+}
 
 next_nodes! {
     /// Where frames go.
@@ -46,26 +87,43 @@ impl Node for L2Input {
         let Some(port) = cx.tables().port(p.rx()) else {
             return Disposition::Drop(Error::NotL2);
         };
-        if !port.input.is_none() && port.input.apply(p).is_err() {
-            return Disposition::Drop(Error::Tags);
+        if port.input_features {
+            let rx = p.rx();
+            let edge = match payload(p).0 {
+                EtherType::IP4 => self.arcs.ip4.enter(cx, p, rx, ()),
+                EtherType::IP6 => self.arcs.ip6.enter(cx, p, rx, ()),
+                _ => self.arcs.nonip.enter(cx, p, rx, ()),
+            };
+            if let Some(edge) = edge {
+                return Disposition::Edge(edge);
+            }
         }
-        match port.mode {
-            PortMode::Xconnect => Disposition::Next(Next::Output(port.peer)),
-            PortMode::Bridge => {
-                Disposition::Next(Next::Fwd(L2Meta { domain: port.domain, shg: port.shg, flags: port.flags }))
-            }
-            PortMode::XconnectRewrite => {
-                Disposition::Next(Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 }))
-            }
-            PortMode::None => Disposition::Drop(Error::NotL2),
+        match switch(port, p) {
+            Ok(next) => Disposition::Next(next),
+            Err(error) => Disposition::Drop(error),
         }
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = match view.next() {
             "l2-fwd" => "l2-learn l2-fwd l2-flood ",
-            _ => "l2-xconnect ",
+            "interface-output" | "l2-output" => "l2-xconnect ",
+            other => other,
         };
         write!(f, "l2-input: sw_if_index {} {} [{way}]", view.rx(), trace::addresses(view))
+    }
+}
+
+/// Rewrites the tags of a frame and says where it goes from its port.
+#[inline(always)]
+pub(super) fn switch(port: &L2Port, p: &mut PacketRef<'_>) -> Result<Next, Error> {
+    if !port.input.is_none() && port.input.apply(p).is_err() {
+        return Err(Error::Tags);
+    }
+    match port.mode {
+        PortMode::Xconnect => Ok(Next::Output(port.peer)),
+        PortMode::Bridge => Ok(Next::Fwd(L2Meta { domain: port.domain, shg: port.shg, flags: port.flags })),
+        PortMode::XconnectRewrite => Ok(Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 })),
+        PortMode::None => Err(Error::NotL2),
     }
 }

@@ -58,6 +58,18 @@ pub struct L2Port {
     pub input: TagRewrite,
     /// What happens to the tags of frames to be sent.
     pub output: TagRewrite,
+    /// Whether an arc of `l2-input` has a feature here.
+    pub input_features: bool,
+    /// Whether an arc of `l2-output` has a feature here.
+    pub output_features: bool,
+}
+
+impl L2Port {
+    /// Whether frames are sent as they are: nothing is left to do in `l2-output`.
+    #[inline(always)]
+    pub fn is_plain_output(&self) -> bool {
+        self.output.is_none() && !self.output_features
+    }
 }
 
 /// A port that a domain floods to.
@@ -69,7 +81,7 @@ pub struct Member {
     pub shg: u8,
     /// Whether it is the router interface.
     pub bvi: bool,
-    /// Whether its frames are sent as they are: without tags to rewrite.
+    /// See [`L2Port::is_plain_output`].
     pub plain: bool,
 }
 

@@ -1,0 +1,344 @@
+//! `acl-plugin-in-ip4-fa` and its kin: packets are judged by the access lists of the interface that receives or sends them.
+//!
+//! One node in eight places, with VPP's names: routed IPv4 (`-fa`), and bridged or cross-connected IPv4, IPv6 and everything else (`-l2`), each on the way
+//! in and out. Only interfaces with lists come by.
+//!
+//! Expects: on arcs `ip4-unicast` and `ip4-output` a valid IPv4 packet; on the arcs of `l2-input` and `l2-output` a whole frame with up to two tags.
+//! Hands on: to the next feature: packets of a session, and those whose first matching rule permits them. A permit+reflect rule opens a session.
+//! Drops: what a rule denies; what matches no rule of an interface that has lists; packets whose headers can't be read (see [`packet`]); on a side with
+//! an EtherType whitelist, other protocols.
+//! Reads: [`AclTables`]. Writes: the [`SessionTable`](super::sessions::SessionTable).
+//! CLI: `set acl-plugin acl`, `set acl-plugin interface`, `show acl-plugin acl`, `show acl-plugin sessions`, `acl explain`.
+//!
+//! Which packets belong to a session: those of its flow in both directions, on the interface whose list opened it. A later fragment has no ports,
+//! so it belongs to none, and rules judge it by addresses and protocol; neither do ICMP errors.
+
+use super::lists::Fields;
+use super::packet::{self, Malformed};
+use super::rule::Action;
+use super::sessions::{Found, Opened, Opener, SessionKey, SessionTable, Ticks};
+use super::tables::{AclTables, Direction, InterfaceAcl};
+use crate::event::{Event, EventSender};
+use crate::ip4::{Ip4OutputArc, Ip4UnicastArc};
+use crate::l2::{
+    L2InputIp4Arc, L2InputIp6Arc, L2InputNonIpArc, L2OutputIp4Arc, L2OutputIp6Arc, L2OutputNonIpArc,
+};
+use std::fmt;
+use std::marker::PhantomData;
+use wharf_engine::{
+    Cx, Disposition, FeatureArc, Meta, NoNext, Node, PacketRef, SwIfIndex, TraceView, error_counters,
+};
+
+/// Nanoseconds between two packets that a node reports as denied.
+const LOG_INTERVAL: u64 = 100_000_000;
+/// Sessions of an interface from which on the processor's cache won't hold them.
+const MANY: u32 = 8192;
+
+/// One of the eight places.
+pub trait Place: Send + 'static {
+    /// The node's name.
+    const NAME: &'static str;
+    /// Whose lists judge: of the interface that received the packet, or of the one that sends it.
+    const DIRECTION: Direction;
+    /// The arc.
+    type Arc: FeatureArc<Meta = Self::Meta>;
+    /// Its metadata.
+    type Meta: Meta;
+
+    /// The interface.
+    fn interface(p: &PacketRef<'_>, meta: Self::Meta) -> SwIfIndex;
+    /// What rules look at; `None` for what is not IP.
+    fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl) -> Result<Option<Fields>, Malformed>;
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct AclPlugin<P: Place> {
+    events: EventSender,
+    next_log: u64,
+    place: PhantomData<fn() -> P>,
+}
+
+error_counters! {
+    /// What is counted, and why packets are dropped.
+    pub enum Error {
+        Denied => "ACL deny packets",
+        NoMatch => "ACL deny packets, no rule matched",
+        Malformed => "ACL deny packets, malformed",
+        Etype => "ACL deny packets, ethertype not in whitelist",
+        TooMany => "ACL deny packets, too many sessions of the interface",
+        NewSession => "new sessions added",
+        Recycled => "sessions recycled",
+        Expired => "sessions expired",
+        Rechecked => "sessions checked again after a change of lists",
+        Killed => "sessions ended by a change of lists",
+    }
+}
+
+/// What a traced packet met, as it is kept in its trace.
+#[derive(Clone, Copy)]
+enum Met {
+    Rule { acl: u32, rule: u32 },
+    NoRule,
+    Session,
+}
+
+impl Met {
+    fn note(self) -> u64 {
+        match self {
+            Met::Rule { acl, rule } => 1 << 60 | u64::from(acl & 0xfff_ffff) << 32 | u64::from(rule),
+            Met::NoRule => 2 << 60,
+            Met::Session => 3 << 60,
+        }
+    }
+}
+
+impl<P: Place> AclPlugin<P> {
+    /// A node that reports through `events`.
+    pub fn new(events: EventSender) -> AclPlugin<P> {
+        AclPlugin { events, next_log: 0, place: PhantomData }
+    }
+
+    const OUTPUT: bool = matches!(P::DIRECTION, Direction::Output);
+
+    /// Tells of a denied packet, now and then.
+    #[cold]
+    fn log(&mut self, now: u64, interface: SwIfIndex, f: &Fields, rule: Option<(u32, u32)>) {
+        self.next_log = now + LOG_INTERVAL;
+        self.events.send(Event::AclDenied { interface, direction: P::DIRECTION, tuple: f.into(), rule });
+    }
+
+    /// A packet of a session, unless that has expired or is ended by what the lists say now.
+    #[inline(always)]
+    fn in_session(
+        cx: &Cx<'_, Self>,
+        acl: &InterfaceAcl,
+        sessions: &SessionTable,
+        key: &SessionKey,
+        f: &Fields,
+    ) -> bool {
+        let Some(found) = sessions.find(key) else { return false };
+        let now = Ticks::of(cx.now());
+        if sessions.is_expired(key, &found, now, &cx.tables().timeouts) {
+            cx.count(Error::Expired);
+            sessions.close(key);
+            return false;
+        }
+        let opened = if found.opener.output { Direction::Output } else { Direction::Input };
+        if found.opener.epoch != acl.side(opened).epoch && !Self::recheck(cx, acl, sessions, key, &found) {
+            return false;
+        }
+        sessions.touch(&found, now, f.flags, Self::OUTPUT);
+        true
+    }
+
+    /// Whether the lists of today would open a session of yesterday.
+    #[cold]
+    #[inline(never)]
+    fn recheck(
+        cx: &Cx<'_, Self>,
+        acl: &InterfaceAcl,
+        sessions: &SessionTable,
+        key: &SessionKey,
+        found: &Found,
+    ) -> bool {
+        cx.count(Error::Rechecked);
+        let output = found.opener.output;
+        let side = acl.side(if output { Direction::Output } else { Direction::Input });
+        let rule = side.lists.as_ref().and_then(|lists| lists.lookup(&key.opening(output)));
+        match rule.filter(|rule| rule.rule.action == Action::Reflect) {
+            Some(rule) => {
+                sessions.confirm(found, Opener { counter: rule.counter, epoch: side.epoch, output });
+                true
+            }
+            None => {
+                cx.count(Error::Killed);
+                sessions.close(key);
+                false
+            }
+        }
+    }
+
+    /// Opens a session; false when the interface has too many.
+    #[cold]
+    #[inline(never)]
+    fn open(cx: &Cx<'_, Self>, key: Option<&SessionKey>, f: &Fields, opener: Opener) -> bool {
+        let tables = cx.tables();
+        // An echo reply that nobody asked for opens nothing.
+        let opens = !f.is_icmp() || f.is_echo_request();
+        let (Some(key), Some(sessions)) = (key.filter(|_| opens), &tables.sessions) else { return true };
+        let now = Ticks::of(cx.now());
+        match sessions.open(key, f.flags, opener, now, &tables.timeouts, tables.share) {
+            Opened::New => cx.count(Error::NewSession),
+            Opened::Recycled => {
+                cx.count(Error::NewSession);
+                cx.count(Error::Recycled);
+            }
+            Opened::Known | Opened::Busy => {}
+            Opened::Full => return false,
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn judge(
+        &mut self,
+        cx: &Cx<'_, Self>,
+        p: &mut PacketRef<'_>,
+        interface: SwIfIndex,
+        acl: &InterfaceAcl,
+        f: &Fields,
+    ) -> Disposition<Self> {
+        let tables = cx.tables();
+        let mut key = None;
+        if acl.reflects
+            && let Some(sessions) = &tables.sessions
+        {
+            key = SessionKey::new(f, interface, Self::OUTPUT);
+            if let Some(key) = &key
+                && Self::in_session(cx, acl, sessions, key, f)
+            {
+                p.note(Met::Session.note());
+                return Disposition::NextFeature;
+            }
+        }
+        let side = acl.side(P::DIRECTION);
+        let Some(lists) = &side.lists else { return Disposition::NextFeature };
+        let Some(rule) = lists.lookup(f) else {
+            p.note(Met::NoRule.note());
+            if cx.now() >= self.next_log {
+                self.log(cx.now(), interface, f, None);
+            }
+            return Disposition::Drop(Error::NoMatch);
+        };
+        tables.counters.add(cx.worker(), rule.counter, 1, p.len().into());
+        p.note(Met::Rule { acl: rule.acl, rule: rule.number }.note());
+        match rule.rule.action {
+            Action::Permit => Disposition::NextFeature,
+            Action::Reflect => {
+                let opener = Opener { counter: rule.counter, epoch: side.epoch, output: Self::OUTPUT };
+                match Self::open(cx, key.as_ref(), f, opener) {
+                    true => Disposition::NextFeature,
+                    false => Disposition::Drop(Error::TooMany),
+                }
+            }
+            Action::Deny => {
+                if cx.now() >= self.next_log {
+                    self.log(cx.now(), interface, f, Some((rule.acl, rule.number)));
+                }
+                Disposition::Drop(Error::Denied)
+            }
+        }
+    }
+}
+
+impl<P: Place> Node for AclPlugin<P> {
+    const NAME: &'static str = P::NAME;
+    type Meta = P::Meta;
+    type Next = NoNext;
+    type Error = Error;
+    type Tables = AclTables;
+
+    #[inline(always)]
+    fn prefetch(&self, cx: &Cx<'_, Self>, p: &PacketRef<'_>) {
+        let tables = cx.tables();
+        let interface = P::interface(p, p.meta());
+        // As long as the cache holds the sessions, to hash each key twice is the greater cost.
+        if let Some(sessions) = &tables.sessions
+            && sessions.count(interface) > MANY
+            && let Some(acl) = tables.interface(interface)
+            && let Ok(Some(f)) = P::fields(p, acl)
+            && let Some(key) = SessionKey::new(&f, interface, Self::OUTPUT)
+        {
+            sessions.prefetch(&key);
+        }
+    }
+
+    #[inline(always)]
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: P::Meta) -> Disposition<Self> {
+        let interface = P::interface(p, meta);
+        let Some(acl) = cx.tables().interface(interface) else { return Disposition::NextFeature };
+        match P::fields(p, acl) {
+            Ok(Some(f)) => self.judge(cx, p, interface, acl, &f),
+            Ok(None) => other(p, acl, P::DIRECTION),
+            Err(Malformed) => Disposition::Drop(Error::Malformed),
+        }
+    }
+
+    fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let note = view.note();
+        match note >> 60 {
+            1 => write!(f, "acl {} rule {}", note >> 32 & 0xfff_ffff, note as u32)?,
+            2 => write!(f, "no rule matched")?,
+            3 => write!(f, "in a session")?,
+            _ => write!(f, "not judged by a rule")?,
+        }
+        write!(f, ", {}", view.next())
+    }
+}
+
+/// What is not IP: by the EtherType alone.
+fn other<P: Place>(p: &PacketRef<'_>, acl: &InterfaceAcl, direction: Direction) -> Disposition<AclPlugin<P>> {
+    let (ethertype, _) = packet::payload(p);
+    match &acl.side(direction).etypes {
+        Some(etypes) if !etypes.contains(&ethertype.0) => Disposition::Drop(Error::Etype),
+        _ => Disposition::NextFeature,
+    }
+}
+
+/// The packet in a frame, behind its tags.
+fn behind_tags<'a>(p: &'a PacketRef<'_>) -> &'a [u8] {
+    p.data().get(packet::payload(p).1..).unwrap_or_default()
+}
+
+macro_rules! places {
+    ($($(#[$doc:meta])* $place:ident, $name:literal, $direction:ident, $arc:ty, $meta:ty,
+       $interface:expr, $fields:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $place {}
+        impl Place for $place {
+            const NAME: &'static str = $name;
+            const DIRECTION: Direction = Direction::$direction;
+            type Arc = $arc;
+            type Meta = $meta;
+            #[inline(always)]
+            fn interface(p: &PacketRef<'_>, meta: $meta) -> SwIfIndex {
+                let interface: fn(&PacketRef<'_>, $meta) -> SwIfIndex = $interface;
+                interface(p, meta)
+            }
+            #[inline(always)]
+            fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl) -> Result<Option<Fields>, Malformed> {
+                let fields: fn(&PacketRef<'_>, &InterfaceAcl) -> Result<Option<Fields>, Malformed> = $fields;
+                fields(p, acl)
+            }
+        }
+    )*};
+}
+
+places! {
+    /// Routed IPv4 packets that the interface received.
+    InIp4Fa, "acl-plugin-in-ip4-fa", Input, Ip4UnicastArc, (),
+        |p, ()| p.rx(), |p, _| packet::ip4(p, false).map(Some);
+    /// Routed IPv4 packets that the interface is to send.
+    OutIp4Fa, "acl-plugin-out-ip4-fa", Output, Ip4OutputArc, SwIfIndex,
+        |_, tx| tx, |p, acl| packet::ip4(p, !acl.ip_mode).map(Some);
+    /// Bridged IPv4 packets that the interface received.
+    InIp4L2, "acl-plugin-in-ip4-l2", Input, L2InputIp4Arc, (),
+        |p, ()| p.rx(), |p, _| packet::ip4_any(behind_tags(p)).map(Some);
+    /// Bridged IPv4 packets that the interface is to send.
+    OutIp4L2, "acl-plugin-out-ip4-l2", Output, L2OutputIp4Arc, SwIfIndex,
+        |_, tx| tx, |p, _| packet::ip4_any(behind_tags(p)).map(Some);
+    /// Bridged IPv6 packets that the interface received.
+    InIp6L2, "acl-plugin-in-ip6-l2", Input, L2InputIp6Arc, (),
+        |p, ()| p.rx(), |p, _| packet::ip6(behind_tags(p)).map(Some);
+    /// Bridged IPv6 packets that the interface is to send.
+    OutIp6L2, "acl-plugin-out-ip6-l2", Output, L2OutputIp6Arc, SwIfIndex,
+        |_, tx| tx, |p, _| packet::ip6(behind_tags(p)).map(Some);
+    /// Bridged frames of other protocols that the interface received.
+    InNonIpL2, "acl-plugin-in-nonip-l2", Input, L2InputNonIpArc, (),
+        |p, ()| p.rx(), |_, _| Ok(None);
+    /// Bridged frames of other protocols that the interface is to send.
+    OutNonIpL2, "acl-plugin-out-nonip-l2", Output, L2OutputNonIpArc, SwIfIndex,
+        |_, tx| tx, |_, _| Ok(None);
+}

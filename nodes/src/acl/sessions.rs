@@ -1,0 +1,638 @@
+//! Sessions: the flows that a permit+reflect rule let in or out, whose packets pass in both directions until they have been silent for long.
+//!
+//! One table of fixed size, shared by all workers, since the two directions of a flow may be on different ones. A session lives in one of two
+//! buckets of eight, chosen by a seeded hash. Nobody waits: readers take no lock, and a writer that finds a bucket locked lets the packet pass without
+//! a session, which the next packet opens.
+//!
+//! Fairness: each interface has a share. Who needs room takes what has expired, then the oldest session of its *own* interface, half-open ones
+//! first; never another interface's. So a flood costs the sessions of the interface that it comes in at.
+
+use super::lists::Fields;
+use crate::wire::ip4::IpProtocol;
+use crate::wire::tcp::TcpFlags;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use wharf_engine::SwIfIndex;
+use zerocopy::{FromZeros, KnownLayout};
+
+const WAYS: usize = 8;
+/// Interfaces that can have sessions: those with a lower index.
+const MAX_OWNERS: usize = 1 << 16;
+/// Other buckets where an interface beyond its share looks for a session of its own to give up.
+const HUNT: u64 = 8;
+
+/// Whether a session is half-open, and its age: the greatest is missed least. And its slot.
+type Victim = ((bool, u32), usize);
+/// A session's time is counted in units of 2^27 nanoseconds, about an eighth of a second.
+const TICK_SHIFT: u32 = 27;
+/// Buckets of a part, see [`SessionTable::sweep`].
+const PART: usize = 256;
+
+/// A moment, in the units of sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Ticks(pub u32);
+
+impl Ticks {
+    /// Of nanoseconds of the engine's clock.
+    #[inline(always)]
+    pub fn of(nanoseconds: u64) -> Ticks {
+        Ticks((nanoseconds >> TICK_SHIFT) as u32)
+    }
+
+    /// So many seconds, rounded up.
+    pub fn seconds(seconds: u32) -> Ticks {
+        Ticks((u64::from(seconds) * 1_000_000_000).div_ceil(1 << TICK_SHIFT).min(u32::MAX.into()) as u32)
+    }
+
+    /// As seconds.
+    pub fn as_seconds(self) -> f64 {
+        f64::from(self.0) * (1u64 << TICK_SHIFT) as f64 / 1e9
+    }
+}
+
+/// How long sessions live without a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Of UDP and everything that is not TCP.
+    pub udp_idle: Ticks,
+    /// TCP that is being opened or closed.
+    pub tcp_transient: Ticks,
+    /// TCP that both sides have opened.
+    pub tcp_idle: Ticks,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            udp_idle: Ticks::seconds(60),
+            tcp_transient: Ticks::seconds(30),
+            tcp_idle: Ticks::seconds(3600),
+        }
+    }
+}
+
+/// What a session is found by: the flow as the interface receives it, and the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey([u64; 6]);
+
+impl SessionKey {
+    /// The key of a packet received on an interface, or sent on it when `output`. `None` for what belongs to no flow: later fragments, and ICMP
+    /// other than echo.
+    #[inline(always)]
+    pub fn new(f: &Fields, interface: SwIfIndex, output: bool) -> Option<SessionKey> {
+        if f.is_later_fragment {
+            return None;
+        }
+        let (mut a, mut b) = (u64::from(f.sport), u64::from(f.dport));
+        if f.is_icmp() {
+            if !f.is_echo() {
+                return None;
+            }
+            (a, b) = (f.icmp_id.into(), f.icmp_id.into());
+        }
+        let (mut src, mut dst) = (f.src, f.dst);
+        if output {
+            (src, dst, a, b) = (dst, src, b, a);
+        }
+        let flow = a << 48 | b << 32 | u64::from(f.protocol) << 8 | u64::from(f.is_v6);
+        let owner = u64::from(interface.0);
+        Some(SessionKey(match f.is_v6 {
+            true => [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, flow, owner],
+            false => [(src as u64) << 32 | dst as u64 & 0xffff_ffff, 0, 0, 0, flow, owner],
+        }))
+    }
+
+    /// The interface.
+    pub fn interface(&self) -> SwIfIndex {
+        SwIfIndex(self.0[5] as u32)
+    }
+
+    /// The flow's first packet, as rules saw it: of an echo the request, of TCP the SYN.
+    pub fn opening(&self, output: bool) -> Fields {
+        let [a0, a1, b0, b1, flow, _] = self.0;
+        let is_v6 = flow & 1 != 0;
+        let wide = |low: u64, high: u64| u128::from(high) << 64 | u128::from(low);
+        let (mut src, mut dst) = match is_v6 {
+            true => (wide(a0, a1), wide(b0, b1)),
+            false => (u128::from(a0 >> 32), u128::from(a0 as u32)),
+        };
+        let (mut sport, mut dport) = ((flow >> 48) as u16, (flow >> 32) as u16);
+        if output {
+            (src, dst, sport, dport) = (dst, src, dport, sport);
+        }
+        let protocol = (flow >> 8) as u8;
+        let mut f = Fields { src, dst, sport, dport, protocol, is_v6, ..Fields::default() };
+        f.has_ports = Fields::protocol_has_ports(protocol, is_v6);
+        if protocol == IpProtocol::TCP.0 {
+            f.flags = TcpFlags::SYN.0;
+        }
+        if f.is_icmp() {
+            (f.icmp_id, f.sport, f.dport) = (sport, if is_v6 { 128 } else { 8 }, 0);
+        }
+        f
+    }
+
+    fn is_tcp(&self) -> bool {
+        (self.0[4] >> 8) as u8 == IpProtocol::TCP.0
+    }
+}
+
+/// What changes with a session's packets: when the last came, and the TCP flags seen in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State(u64);
+
+/// The TCP flags that say something of a connection's state.
+const STATE_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
+const OPEN: u64 = (TcpFlags::SYN.0 | TcpFlags::ACK.0) as u64;
+
+impl State {
+    fn new(now: Ticks, flags: u8, output: bool) -> State {
+        State(u64::from(now.0) << 32).seen(now, flags, output)
+    }
+
+    /// When the last packet came.
+    pub fn last(self) -> Ticks {
+        Ticks((self.0 >> 32) as u32)
+    }
+
+    /// TCP flags seen in packets received on the interface, and sent on it.
+    pub fn tcp_flags(self) -> [u8; 2] {
+        [self.0 as u8, (self.0 >> 8) as u8]
+    }
+
+    /// Whether both sides have opened the connection, and neither has ended it.
+    #[inline(always)]
+    pub fn is_established(self) -> bool {
+        let ended = self.0 & 0x0404 != 0 || self.0 & 0x0101 == 0x0101;
+        self.0 & (OPEN << 8 | OPEN) == OPEN << 8 | OPEN && !ended
+    }
+
+    #[inline(always)]
+    fn seen(self, now: Ticks, flags: u8, output: bool) -> State {
+        let mut flags_seen = self.0 & 0xffff;
+        let ended = flags_seen & 0x0404 != 0 || flags_seen & 0x0101 == 0x0101;
+        // A new connection between the same ports.
+        if ended && flags & 0x12 == TcpFlags::SYN.0 {
+            flags_seen = 0;
+        }
+        flags_seen |= u64::from(flags & STATE_FLAGS) << if output { 8 } else { 0 };
+        State(u64::from(now.0) << 32 | flags_seen)
+    }
+
+    #[inline(always)]
+    fn is_expired(self, is_tcp: bool, now: Ticks, timeouts: &Timeouts) -> bool {
+        let limit = match is_tcp {
+            false => timeouts.udp_idle,
+            true if self.is_established() => timeouts.tcp_idle,
+            true => timeouts.tcp_transient,
+        };
+        // A stamp of another worker may be ahead of ours.
+        (now.0.wrapping_sub(self.last().0) as i32) > 0 && now.0.wrapping_sub(self.last().0) > limit.0
+    }
+}
+
+/// Who opened a session: the rule, as of which version of the interface's lists, and in which direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener {
+    /// The rule's counter.
+    pub counter: u32,
+    /// Version of the lists.
+    pub epoch: u32,
+    /// Whether the packet was sent on the interface, not received.
+    pub output: bool,
+}
+
+impl Opener {
+    fn bits(self) -> u64 {
+        u64::from(self.counter) << 32 | u64::from(self.epoch << 1) | u64::from(self.output)
+    }
+
+    #[inline(always)]
+    fn of(bits: u64) -> Opener {
+        Opener { counter: (bits >> 32) as u32, epoch: bits as u32 >> 1, output: bits & 1 != 0 }
+    }
+}
+
+/// Versions count modulo this.
+pub const EPOCHS: u32 = 1 << 31;
+
+#[derive(FromZeros, KnownLayout)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// 1 while a writer is here.
+    lock: AtomicU32,
+    /// Bits of the hash; 0 is free.
+    tags: [AtomicU32; WAYS],
+}
+
+/// Key, [`State`], [`Opener`].
+#[derive(FromZeros, KnownLayout)]
+#[repr(C, align(64))]
+struct Record([AtomicU64; 8]);
+
+const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Record>() == 64);
+const STATE: usize = 6;
+const OPENER: usize = 7;
+
+/// See the module.
+pub struct SessionTable {
+    buckets: Box<[Bucket]>,
+    records: Box<[Record]>,
+    counts: Box<[AtomicU32]>,
+    limit: usize,
+    seed: [u64; 4],
+    mask: u64,
+}
+
+impl fmt::Debug for SessionTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionTable").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// The table's memory could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no memory for {0} sessions")]
+pub struct NoMemory(usize);
+
+/// A session that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    slot: usize,
+    /// Its state.
+    pub state: State,
+    /// Who opened it.
+    pub opener: Opener,
+}
+
+/// What [`SessionTable::open`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// There is a new session.
+    New,
+    /// There is, and an older one of the interface had to go.
+    Recycled,
+    /// It was there.
+    Known,
+    /// Another worker is at the bucket.
+    Busy,
+    /// The interface has its share, and none of its own to give up.
+    Full,
+}
+
+/// A session, to be shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// The flow.
+    pub key: SessionKey,
+    /// See there.
+    pub state: State,
+    /// See there.
+    pub opener: Opener,
+}
+
+/// Every bit of the result depends on every bit of `seed` (the finalizer of SplitMix64).
+fn spread(seed: u64) -> u64 {
+    let a = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let b = (a ^ a >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let c = (b ^ b >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (c ^ c >> 31) | 1
+}
+
+impl SessionTable {
+    /// A table of up to `limit` sessions (at least 1024, at most 2^23), and twice as many places. `seed` should be random.
+    ///
+    /// # Errors
+    /// When there is no memory; it is touched only as sessions come.
+    pub fn new(limit: usize, seed: [u64; 4]) -> Result<SessionTable, NoMemory> {
+        let limit = limit.clamp(1024, 1 << 23);
+        let buckets = (2 * limit / WAYS).next_power_of_two();
+        let none = |_| NoMemory(limit);
+        Ok(SessionTable {
+            buckets: <[Bucket]>::new_box_zeroed_with_elems(buckets).map_err(none)?,
+            records: <[Record]>::new_box_zeroed_with_elems(buckets * WAYS).map_err(none)?,
+            counts: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(none)?,
+            limit,
+            // Few bits set would leave few bits mixed.
+            seed: seed.map(spread),
+            mask: buckets as u64 - 1,
+        })
+    }
+
+    /// Sessions that there may be, of all interfaces.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Sessions of an interface.
+    pub fn count(&self, interface: SwIfIndex) -> u32 {
+        self.counts.get(interface.index()).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of address space.
+    pub fn bytes(&self) -> usize {
+        self.buckets.len() * 64 + self.records.len() * 64 + self.counts.len() * 4
+    }
+
+    #[inline(always)]
+    fn hash(&self, key: &SessionKey) -> u64 {
+        let fold = |a: u64, b: u64| {
+            let wide = u128::from(a) * u128::from(b);
+            (wide >> 64) as u64 ^ wide as u64
+        };
+        let [a, b, c, d, flow, owner] = key.0;
+        let [s0, s1, s2, s3] = self.seed;
+        let mut hash = fold(a ^ s0, flow ^ s1);
+        if flow & 1 != 0 {
+            hash = fold(fold(hash ^ b ^ s1, c ^ s2), d ^ s0);
+        }
+        fold(hash ^ owner ^ s2, s3)
+    }
+
+    #[inline(always)]
+    fn places(&self, hash: u64) -> [usize; 2] {
+        let first = hash >> 32 & self.mask;
+        [first as usize, (first ^ (hash & self.mask | 1)) as usize]
+    }
+
+    #[inline(always)]
+    fn tag(hash: u64) -> u32 {
+        (hash as u32).max(1)
+    }
+
+    /// Asks the processor for the line where a lookup begins.
+    #[inline(always)]
+    pub fn prefetch(&self, key: &SessionKey) {
+        let [first, _] = self.places(self.hash(key));
+        if let Some(bucket) = self.buckets.get(first) {
+            wharf_engine::prefetch(bucket);
+        }
+    }
+
+    /// The session of a key, expired ones included.
+    #[inline(always)]
+    pub fn find(&self, key: &SessionKey) -> Option<Found> {
+        let hash = self.hash(key);
+        let [first, second] = self.places(hash);
+        self.find_in(first, Self::tag(hash), key).or_else(|| self.find_in(second, Self::tag(hash), key))
+    }
+
+    #[inline(always)]
+    fn find_in(&self, at: usize, tag: u32, key: &SessionKey) -> Option<Found> {
+        let bucket = self.buckets.get(at)?;
+        let mut hits = 0u32;
+        for way in 0..WAYS {
+            hits |= u32::from(bucket.tags[way].load(Ordering::Relaxed) == tag) << way;
+        }
+        while hits != 0 {
+            let way = hits.trailing_zeros() as usize;
+            hits &= hits - 1;
+            if let Some(found) = self.read(at, way, tag, key) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn read(&self, at: usize, way: usize, tag: u32, key: &SessionKey) -> Option<Found> {
+        let slot = at * WAYS + way;
+        let tags = &self.buckets.get(at)?.tags;
+        let record = &self.records.get(slot)?.0;
+        // The tag is taken away before a record is written, and put back after: seen twice, what is between is whole.
+        (tags[way & 7].load(Ordering::Acquire) == tag).then_some(())?;
+        let differs = (0..6).fold(0, |d, i| d | (record[i].load(Ordering::Relaxed) ^ key.0[i]));
+        let state = State(record[STATE].load(Ordering::Relaxed));
+        let opener = Opener::of(record[OPENER].load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        let whole = tags[way & 7].load(Ordering::Relaxed) == tag;
+        (differs == 0 && whole).then_some(Found { slot, state, opener })
+    }
+
+    /// A packet of a session came: its time is now, and its flags are noted. Writes only when that changes something.
+    #[inline(always)]
+    pub fn touch(&self, found: &Found, now: Ticks, flags: u8, output: bool) {
+        let new = found.state.seen(now, flags, output);
+        if new != found.state
+            && let Some(record) = self.records.get(found.slot)
+        {
+            // Fails when another worker saw a packet of the session, or it is gone: then this one does not matter.
+            let _ =
+                record.0[STATE].compare_exchange(found.state.0, new.0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a session has been silent for too long.
+    #[inline(always)]
+    pub fn is_expired(&self, key: &SessionKey, found: &Found, now: Ticks, timeouts: &Timeouts) -> bool {
+        found.state.is_expired(key.is_tcp(), now, timeouts)
+    }
+
+    /// Notes that a session stands under another version of the lists.
+    pub fn confirm(&self, found: &Found, opener: Opener) {
+        if let Some(record) = self.records.get(found.slot) {
+            let (old, new) = (found.opener.bits(), opener.bits());
+            let _ = record.0[OPENER].compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Opens a session for an interface whose share is `share`.
+    #[inline(never)]
+    pub fn open(
+        &self,
+        key: &SessionKey,
+        flags: u8,
+        opener: Opener,
+        now: Ticks,
+        timeouts: &Timeouts,
+        share: u32,
+    ) -> Opened {
+        let owner = key.interface();
+        let Some(count) = self.counts.get(owner.index()) else { return Opened::Full };
+        let hash = self.hash(key);
+        let tag = Self::tag(hash);
+        let [first, second] = self.places(hash);
+        let Some(a) = self.lock(first) else { return Opened::Busy };
+        let Some(b) = self.lock(second) else { return Opened::Busy };
+        if self.find_in(first, tag, key).or_else(|| self.find_in(second, tag, key)).is_some() {
+            return Opened::Known;
+        }
+        let mut recycled = Opened::New;
+        let mut free =
+            if b.free() > a.free() { b.take_free().or_else(|| a.take_free()) } else { a.take_free() };
+        if free.is_none() {
+            free = a.expired(now, timeouts).or_else(|| b.expired(now, timeouts));
+        }
+        if free.is_none() || count.load(Ordering::Relaxed) >= share {
+            recycled = Opened::Recycled;
+            let own = [&a, &b].into_iter().filter_map(|l| l.oldest_of(owner, now, timeouts)).max();
+            match own {
+                Some((_, here)) => free = Some(here),
+                // There is room here, but not for this interface before one of its own has gone elsewhere.
+                None if free.is_some() && self.hunt(hash, owner, [first, second], now, timeouts) => {}
+                None => return Opened::Full,
+            }
+        }
+        let Some(slot) = free else { return Opened::Full };
+        self.release(slot);
+        self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
+        count.fetch_add(1, Ordering::Relaxed);
+        recycled
+    }
+
+    /// Gives up a session of `owner` in some other bucket.
+    fn hunt(&self, hash: u64, owner: SwIfIndex, not: [usize; 2], now: Ticks, timeouts: &Timeouts) -> bool {
+        (1..=HUNT).any(|step| {
+            let at = ((hash >> 16).wrapping_add(step.wrapping_mul(0x9e37_79b9)) & self.mask) as usize;
+            let locked = if not.contains(&at) { None } else { self.lock(at) };
+            let victim = locked.as_ref().and_then(|l| l.oldest_of(owner, now, timeouts));
+            victim.inspect(|(_, slot)| self.release(*slot)).is_some()
+        })
+    }
+
+    fn write(&self, slot: usize, tag: u32, key: &SessionKey, state: State, opener: Opener) {
+        let (Some(record), Some(bucket)) = (self.records.get(slot), self.buckets.get(slot / WAYS)) else {
+            return;
+        };
+        fence(Ordering::Release);
+        let words = key.0.into_iter().chain([state.0, opener.bits()]);
+        record.0.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        bucket.tags[slot % WAYS].store(tag, Ordering::Release);
+    }
+
+    /// Empties a slot whose bucket is locked.
+    fn release(&self, slot: usize) {
+        let (Some(record), Some(bucket)) = (self.records.get(slot), self.buckets.get(slot / WAYS)) else {
+            return;
+        };
+        if bucket.tags[slot % WAYS].swap(0, Ordering::Relaxed) != 0
+            && let Some(count) = self.counts.get(record.0[5].load(Ordering::Relaxed) as usize)
+        {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a session. Not when another worker is at its bucket: who needs it gone asks again.
+    pub fn close(&self, key: &SessionKey) {
+        let hash = self.hash(key);
+        for at in self.places(hash) {
+            if let Some(found) = self.find_in(at, Self::tag(hash), key)
+                && let Some(_locked) = self.lock(at)
+                && self.find_in(at, Self::tag(hash), key).is_some()
+            {
+                self.release(found.slot);
+            }
+        }
+    }
+
+    /// Parts of the table, for [`SessionTable::sweep`] and [`SessionTable::list`].
+    pub fn parts(&self) -> usize {
+        self.buckets.len().div_ceil(PART)
+    }
+
+    fn slots(&self, part: usize) -> impl Iterator<Item = usize> + '_ {
+        let buckets = part * PART..((part + 1) * PART).min(self.buckets.len());
+        buckets.flat_map(|at| at * WAYS..(at + 1) * WAYS).filter(|slot| {
+            let tags = self.buckets.get(slot / WAYS).map(|b| &b.tags);
+            tags.is_some_and(|tags| tags[slot % WAYS].load(Ordering::Relaxed) != 0)
+        })
+    }
+
+    fn session(&self, slot: usize) -> Option<Session> {
+        let words = &self.records.get(slot)?.0;
+        let word = |i: usize| words[i].load(Ordering::Relaxed);
+        let key = SessionKey(std::array::from_fn(word));
+        // One that is being written is left out.
+        self.find(&key).filter(|found| found.slot == slot).map(|found| Session {
+            key,
+            state: found.state,
+            opener: found.opener,
+        })
+    }
+
+    /// The sessions of a part.
+    pub fn list(&self, part: usize) -> Vec<Session> {
+        self.slots(part).filter_map(|slot| self.session(slot)).collect()
+    }
+
+    /// Forgets the sessions of a part that `unwanted` says so of.
+    pub fn sweep(&self, part: usize, mut unwanted: impl FnMut(&Session) -> bool) -> usize {
+        let mut gone = 0;
+        for session in self.list(part) {
+            if unwanted(&session) {
+                self.close(&session.key);
+                gone += 1;
+            }
+        }
+        gone
+    }
+
+    /// Whether a listed session has been silent for too long.
+    pub fn has_expired(session: &Session, now: Ticks, timeouts: &Timeouts) -> bool {
+        session.state.is_expired(session.key.is_tcp(), now, timeouts)
+    }
+
+    fn lock(&self, at: usize) -> Option<Locked<'_>> {
+        let bucket = self.buckets.get(at)?;
+        let locked = bucket.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+        locked.ok().map(|_| Locked { table: self, bucket, at })
+    }
+}
+
+/// A bucket that this thread alone may write.
+struct Locked<'a> {
+    table: &'a SessionTable,
+    bucket: &'a Bucket,
+    at: usize,
+}
+
+impl Locked<'_> {
+    fn ways(&self, used: bool) -> impl Iterator<Item = usize> + '_ {
+        (0..WAYS).filter(move |way| (self.bucket.tags[*way].load(Ordering::Relaxed) != 0) == used)
+    }
+
+    fn free(&self) -> usize {
+        self.ways(false).count()
+    }
+
+    fn take_free(&self) -> Option<usize> {
+        self.ways(false).next().map(|way| self.at * WAYS + way)
+    }
+
+    fn state(&self, way: usize) -> (SwIfIndex, bool, State) {
+        let record = self.table.records.get(self.at * WAYS + way);
+        let word = |i: usize| record.map_or(0, |r| r.0[i].load(Ordering::Relaxed));
+        let is_tcp = (word(4) >> 8) as u8 == IpProtocol::TCP.0;
+        (SwIfIndex(word(5) as u32), is_tcp, State(word(STATE)))
+    }
+
+    fn expired(&self, now: Ticks, timeouts: &Timeouts) -> Option<usize> {
+        let is_expired = |way: &usize| {
+            let (_, is_tcp, state) = self.state(*way);
+            state.is_expired(is_tcp, now, timeouts)
+        };
+        self.ways(true).find(is_expired).map(|way| self.at * WAYS + way)
+    }
+
+    /// The session that an interface misses least: half-open ones before established ones, then the oldest. An established one that has
+    /// not been silent for an eighth of its time is not given up at all.
+    fn oldest_of(&self, owner: SwIfIndex, now: Ticks, timeouts: &Timeouts) -> Option<Victim> {
+        let rank = |way: usize| {
+            let (of, _, state) = self.state(way);
+            let (age, is_open) = (now.0.saturating_sub(state.last().0), state.is_established());
+            let stays = is_open && age <= timeouts.tcp_idle.0 / 8;
+            (of == owner && !stays).then_some(((!is_open, age), self.at * WAYS + way))
+        };
+        self.ways(true).filter_map(rank).max()
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.bucket.lock.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;
