@@ -390,6 +390,38 @@ fn what_cannot_be_read_is_dropped() {
 }
 
 #[test]
+fn bytes_at_random_are_judged_or_dropped() {
+    let mut guard = Guard::new(1024, 256);
+    let mut random = Random(4);
+    for interface in 1..=4 {
+        for direction in [Direction::Input, Direction::Output] {
+            guard.set(interface, direction, &[rules(&mut random), rules(&mut random)].concat());
+        }
+    }
+    for _ in 0..30_000 {
+        let (v6, output) = (random.below(2) == 0, random.below(2) == 0);
+        let t = packet(&mut random, v6, output);
+        let mut bytes = frame(&t, true);
+        if random.below(4) == 0 {
+            bytes.splice(
+                12..12,
+                [0x88, 0xa8, 0, 5, 0x81, 0, 0, 6].into_iter().take(4 + 4 * random.below(2) as usize),
+            );
+        }
+        for _ in 0..random.below(6) {
+            let at = 12 + random.below(bytes.len() as u64 - 12) as usize;
+            bytes[at] = random.of(&[0, 1, 6, 43, 44, 51, 60, 0x45, 0x60, 0xff]);
+        }
+        bytes.truncate(14 + random.below(bytes.len() as u64) as usize);
+        guard.r.h.receive(1 + random.below(4) as u32, &bytes);
+    }
+    // The harness checks at its end that each went somewhere.
+    guard.r.h.run();
+    (1..=4).for_each(|i| drop(guard.r.h.sent(i)));
+    assert!(guard.r.h.error("acl-plugin-in-ip6-l2", "ACL deny packets, malformed") > 100);
+}
+
+#[test]
 fn etypes_and_stations() {
     let mut guard = Guard::new(1024, 1024);
     guard.change(3, |acl| acl.input.etypes = Some(Arc::from([0x0806u16, 0x88cc])));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Instant;
-use wharf_nodes::acl::classifier::MAX_BYTES;
+use wharf_nodes::acl::classifier::{MAX_BYTES, MAX_RULES};
 use wharf_nodes::acl::rule::{ANY_PORT, first_match};
 use wharf_nodes::acl::{AclPrefix, Action, Fields, ListedRule, Lists, Rule, Tuple};
 use wharf_nodes::wire::ip4::IpProtocol;
@@ -135,7 +135,7 @@ fn agree(rules: &[Rule], lists: &Lists, t: &Tuple) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn random_rules(rules in prop::collection::vec(rule(), 1..120), seed in any::<u64>()) {
@@ -195,6 +195,44 @@ fn masks(count: u32, random: &mut Random) -> Vec<Rule> {
     (0..count).map(rule).collect()
 }
 
+/// Large boxes that overlap in all dimensions.
+fn boxes(count: u32, random: &mut Random) -> Vec<Rule> {
+    let rule = |_| {
+        let mut rule = Rule::all(Action::Permit, false);
+        let address = |random: &mut Random| IpAddr::V4((random.next() as u32).into());
+        rule.src = AclPrefix::new(address(random), random.below(6) as u8);
+        rule.dst = AclPrefix::new(address(random), random.below(6) as u8);
+        rule.protocol = IpProtocol::TCP;
+        let range = |random: &mut Random| {
+            let (a, b) = (random.next() as u16, random.next() as u16);
+            (a.min(b), a.max(b))
+        };
+        (rule.sport, rule.dport) = (range(random), range(random));
+        rule
+    };
+    (0..count).map(rule).collect()
+}
+
+#[test]
+fn what_is_too_complex_is_refused() {
+    let rules = vec![Rule::all(Action::Permit, false); MAX_RULES + 1];
+    let refused = Lists::new(listed(&rules)).unwrap_err();
+    assert!(refused.to_string().starts_with("65537 rules, and a table holds 65536"), "{refused}");
+    // Equal boxes of all flags there are: nothing tells them apart but a scan.
+    let flags = |n: u32| {
+        let mut rule = Rule::all(Action::Permit, false);
+        (rule.protocol, rule.tcp_mask) = (IpProtocol::TCP, TcpFlags(0xff));
+        (rule.tcp_value, rule.sport) = (TcpFlags(n as u8), (1, 1));
+        rule
+    };
+    assert!(Lists::new(listed(&(0..60).map(flags).collect::<Vec<_>>())).is_ok());
+    let refused = Lists::new(listed(&(0..256).map(flags).collect::<Vec<_>>())).unwrap_err();
+    assert!(refused.to_string().contains("overlap in too many ways"), "{refused}");
+    let start = Instant::now();
+    let many = Lists::new(listed(&boxes(3000, &mut Random(1))));
+    println!("3000 boxes: {:?}, {:?}", start.elapsed(), many.map(|l| l.shapes()[0]));
+}
+
 #[test]
 fn large_sets_agree_and_stay_shallow() {
     let mut random = Random(5);
@@ -203,6 +241,7 @@ fn large_sets_agree_and_stay_shallow() {
         ("policy", policy as Make, &[10, 100, 1000, 10_000][..]),
         ("combs", combs, &[100, 500, 4000]),
         ("masks", masks, &[500, 2000]),
+        ("boxes", boxes, &[50, 500]),
     ] {
         for count in counts {
             let mut rules = make(*count, &mut random);

@@ -94,7 +94,7 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     ),
     Command::show(
         "show acl-plugin sessions",
-        "[<interface>] [max <u32>] [verbose]",
+        "[<interface>] [max <1-100000>]",
         "Show sessions",
         show_sessions,
     ),
@@ -410,11 +410,7 @@ impl std::fmt::Display for TupleRow {
 
 fn show_sessions(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
     let only = args.opt_interface("interface")?.map(SwIfIndex);
-    let max = match args.opt::<u32>("max")? {
-        Some(max) => max as usize,
-        None if args.flag("verbose") => usize::MAX,
-        None => MAX_SHOWN,
-    };
+    let max = args.opt::<usize>("max")?.unwrap_or(MAX_SHOWN);
     let line = |row: crate::acl::SessionRow| SessionLine {
         interface: dp.interface_name(row.interface),
         direction: row.direction.to_string(),
