@@ -93,11 +93,12 @@ pub fn rig(
     let mut list = GraphBuilder::new();
     // The events say nothing here.
     let _events = wharf_nodes::nodes(&mut list, Waker::new().expect("an eventfd"));
-    let mut rig = Rig::new(list, "ethernet-input", level, source, sink);
-    let (mode, routes) = match path {
-        Path::Xconnect => (InputMode::L2, 1),
-        Path::Ip4(routes) => (InputMode::L3, routes),
+    // As the control plane has it: an interface in L2 mode has no need of ethernet-input.
+    let (input, mode, routes) = match path {
+        Path::Xconnect => ("l2-input", InputMode::L2, 1),
+        Path::Ip4(routes) => ("ethernet-input", InputMode::L3, routes),
     };
+    let mut rig = Rig::new(list, input, level, source, sink);
     let entry = InterfaceEntry { up: true, mode, mac: MacAddress(MAC), ip4: true };
     rig.engine
         .tables::<InterfaceTables>()
