@@ -69,13 +69,8 @@ fn state(daemon: &Daemon) -> String {
 
 /// Packets go round: out of one port of testpmd, through wharf's cross-connect, into the other, and back.
 fn round(theirs: &'static str, queues: u16) {
-    round_of(theirs, queues, &[64, 512, 1500, 2034], "", &[]);
-}
-
-/// As [`round`], with packets of other `sizes`, more of startup.conf, and more arguments for testpmd.
-fn round_of(theirs: &'static str, queues: u16, sizes: &[u16], words: &str, arguments: &[&str]) {
     let ours = if theirs == "client" { "master" } else { "slave" };
-    let daemon = Daemon::start(None, &format!("cpu {{ workers 1 }} {words}"));
+    let daemon = Daemon::start(None, "cpu { workers 1 }");
     let sockets = [daemon.file("1.sock"), daemon.file("2.sock")];
     for (id, socket) in (1..).zip(&sockets) {
         daemon.script(&format!(
@@ -96,7 +91,7 @@ fn round_of(theirs: &'static str, queues: u16, sizes: &[u16], words: &str, argum
             sockets.iter().for_each(|socket| drop(std::fs::remove_file(socket)));
         }
         let ports = sockets.each_ref().map(|socket| TestpmdPort::new(theirs, 0, socket));
-        let mut testpmd = Testpmd::start(&ports, queues, &[&["--forward-mode=io"], arguments].concat());
+        let mut testpmd = Testpmd::start(&ports, queues, &["--forward-mode=io"]);
         for id in 1..=2 {
             wait_until("memif is connected", PATIENCE, || connected(&daemon, &format!("memif{id}/0")));
         }
@@ -106,7 +101,7 @@ fn round_of(theirs: &'static str, queues: u16, sizes: &[u16], words: &str, argum
             wait_until("there are buffers", PATIENCE, || has_buffers(&daemon, &format!("memif{id}/0")));
         }
         testpmd.command("stop");
-        for size in sizes {
+        for size in [64, 512, 1500, 2034] {
             let before = testpmd.stats();
             let bytes = counter(&daemon, "memif1/0", "rx bytes");
             testpmd.command(&format!("set txpkts {size}"));
@@ -491,11 +486,6 @@ fn jumbo_frames() {
     wait_until("they are refused", PATIENCE, || counter(&daemon, "memif1/0", "rx-error") == 2);
     let refused = daemon.ctl("set interface mtu 9000 memif1/0").unwrap_err();
     assert!(refused.contains("the MTU must be from 68 to 2034"), "{refused}");
-}
-
-#[test]
-fn testpmd_with_jumbo_frames() {
-    round_of("client", 1, &[1500, 9000], JUMBO, &["--mbuf-size=9728", "--max-pkt-len=9600"]);
 }
 
 /// As many queues as there can be, and rings as long as they can be.

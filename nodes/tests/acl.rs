@@ -15,7 +15,7 @@ use wharf_nodes::acl::{
     Side, Tuple,
 };
 use wharf_nodes::event::Event;
-use wharf_nodes::l2::L2Tables;
+use wharf_nodes::l2::{L2Tables, PortMode};
 use wharf_nodes::wire::ip4::IpProtocol;
 use wharf_nodes::wire::tcp::TcpFlags;
 
@@ -72,6 +72,7 @@ impl Guard {
             let mut l2 = old.clone();
             for port in &mut l2.ports[3..] {
                 (port.input_features, port.output_features) = (true, true);
+                port.mode = PortMode::XconnectOutput;
             }
             l2
         });

@@ -328,7 +328,7 @@ impl Dataplane {
         let rewrites: Vec<bool> = tables.ports.iter().map(|port| !port.is_plain_output()).collect();
         for port in &mut tables.ports {
             if port.mode == PortMode::Xconnect && rewrites.get(port.peer.index()) == Some(&true) {
-                port.mode = PortMode::XconnectRewrite;
+                port.mode = PortMode::XconnectOutput;
             }
         }
         tables

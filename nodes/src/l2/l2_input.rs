@@ -123,7 +123,7 @@ pub(super) fn switch(port: &L2Port, p: &mut PacketRef<'_>) -> Result<Next, Error
     match port.mode {
         PortMode::Xconnect => Ok(Next::Output(port.peer)),
         PortMode::Bridge => Ok(Next::Fwd(L2Meta { domain: port.domain, shg: port.shg, flags: port.flags })),
-        PortMode::XconnectRewrite => Ok(Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 })),
+        PortMode::XconnectOutput => Ok(Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 })),
         PortMode::None => Err(Error::NotL2),
     }
 }

@@ -17,8 +17,8 @@ pub enum PortMode {
     None,
     /// They go out of [`L2Port::peer`], which sends them as they are.
     Xconnect,
-    /// They go out of [`L2Port::peer`], which rewrites their tags.
-    XconnectRewrite,
+    /// They go out of [`L2Port::peer`] through `l2-output`, since it is not [`L2Port::is_plain_output`].
+    XconnectOutput,
     /// They are bridged in [`L2Port::domain`].
     Bridge,
 }
