@@ -9,6 +9,7 @@ use wharf_engine::{Engine, EngineConfig, GraphBuilder, Packet, SwIfIndex, Worker
 use std::os::fd::BorrowedFd;
 
 /// Packets in a turn: one, what a node handles at once, what testpmd takes, and a whole frame.
+#[allow(dead_code, reason = "not every benchmark uses it")]
 pub(crate) const SIZES: [usize; 4] = [1, 4, 32, 256];
 
 /// Name of the input node.

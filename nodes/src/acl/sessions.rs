@@ -230,14 +230,21 @@ struct Bucket {
 #[repr(C, align(64))]
 struct Record([AtomicU64; 8]);
 
-const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Record>() == 64);
+/// A bucket and its records: side by side, so that they are in one page.
+#[derive(FromZeros, KnownLayout)]
+#[repr(C, align(64))]
+struct Set {
+    bucket: Bucket,
+    records: [Record; WAYS],
+}
+
+const _: () = assert!(size_of::<Set>() == 64 * (1 + WAYS));
 const STATE: usize = 6;
 const OPENER: usize = 7;
 
 /// See the module.
 pub struct SessionTable {
-    buckets: Box<[Bucket]>,
-    records: Box<[Record]>,
+    sets: Box<[Set]>,
     counts: Box<[AtomicU32]>,
     limit: usize,
     seed: [u64; 4],
@@ -309,8 +316,7 @@ impl SessionTable {
         let buckets = (2 * limit / WAYS).next_power_of_two();
         let none = |_| NoMemory(limit);
         Ok(SessionTable {
-            buckets: <[Bucket]>::new_box_zeroed_with_elems(buckets).map_err(none)?,
-            records: <[Record]>::new_box_zeroed_with_elems(buckets * WAYS).map_err(none)?,
+            sets: <[Set]>::new_box_zeroed_with_elems(buckets).map_err(none)?,
             counts: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(none)?,
             limit,
             // Few bits set would leave few bits mixed.
@@ -331,7 +337,17 @@ impl SessionTable {
 
     /// Bytes of address space.
     pub fn bytes(&self) -> usize {
-        self.buckets.len() * 64 + self.records.len() * 64 + self.counts.len() * 4
+        self.sets.len() * size_of::<Set>() + self.counts.len() * 4
+    }
+
+    #[inline(always)]
+    fn bucket(&self, at: usize) -> Option<&Bucket> {
+        self.sets.get(at).map(|set| &set.bucket)
+    }
+
+    #[inline(always)]
+    fn record(&self, slot: usize) -> Option<&Record> {
+        self.sets.get(slot / WAYS).map(|set| &set.records[slot % WAYS])
     }
 
     #[inline(always)]
@@ -364,7 +380,7 @@ impl SessionTable {
     #[inline(always)]
     pub fn prefetch(&self, key: &SessionKey) {
         let [first, _] = self.places(self.hash(key));
-        if let Some(bucket) = self.buckets.get(first) {
+        if let Some(bucket) = self.bucket(first) {
             wharf_engine::prefetch(bucket);
         }
     }
@@ -379,7 +395,7 @@ impl SessionTable {
 
     #[inline(always)]
     fn find_in(&self, at: usize, tag: u32, key: &SessionKey) -> Option<Found> {
-        let bucket = self.buckets.get(at)?;
+        let bucket = self.bucket(at)?;
         let mut hits = 0u32;
         for way in 0..WAYS {
             hits |= u32::from(bucket.tags[way].load(Ordering::Relaxed) == tag) << way;
@@ -397,8 +413,8 @@ impl SessionTable {
     #[inline(always)]
     fn read(&self, at: usize, way: usize, tag: u32, key: &SessionKey) -> Option<Found> {
         let slot = at * WAYS + way;
-        let tags = &self.buckets.get(at)?.tags;
-        let record = &self.records.get(slot)?.0;
+        let tags = &self.bucket(at)?.tags;
+        let record = &self.record(slot)?.0;
         // The tag is taken away before a record is written, and put back after: seen twice, what is between is whole.
         (tags[way & 7].load(Ordering::Acquire) == tag).then_some(())?;
         let differs = (0..6).fold(0, |d, i| d | (record[i].load(Ordering::Relaxed) ^ key.0[i]));
@@ -414,7 +430,7 @@ impl SessionTable {
     pub fn touch(&self, found: &Found, now: Ticks, flags: u8, output: bool) {
         let new = found.state.seen(now, flags, output);
         if new != found.state
-            && let Some(record) = self.records.get(found.slot)
+            && let Some(record) = self.record(found.slot)
         {
             // Fails when another worker saw a packet of the session, or it is gone: then this one does not matter.
             let _ =
@@ -430,7 +446,7 @@ impl SessionTable {
 
     /// Notes that a session stands under another version of the lists.
     pub fn confirm(&self, found: &Found, opener: Opener) {
-        if let Some(record) = self.records.get(found.slot) {
+        if let Some(record) = self.record(found.slot) {
             let (old, new) = (found.opener.bits(), opener.bits());
             let _ = record.0[OPENER].compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -491,7 +507,7 @@ impl SessionTable {
     }
 
     fn write(&self, slot: usize, tag: u32, key: &SessionKey, state: State, opener: Opener) {
-        let (Some(record), Some(bucket)) = (self.records.get(slot), self.buckets.get(slot / WAYS)) else {
+        let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
         };
         fence(Ordering::Release);
@@ -502,7 +518,7 @@ impl SessionTable {
 
     /// Empties a slot whose bucket is locked.
     fn release(&self, slot: usize) {
-        let (Some(record), Some(bucket)) = (self.records.get(slot), self.buckets.get(slot / WAYS)) else {
+        let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
         };
         if bucket.tags[slot % WAYS].swap(0, Ordering::Relaxed) != 0
@@ -527,19 +543,19 @@ impl SessionTable {
 
     /// Parts of the table, for [`SessionTable::sweep`] and [`SessionTable::list`].
     pub fn parts(&self) -> usize {
-        self.buckets.len().div_ceil(PART)
+        self.sets.len().div_ceil(PART)
     }
 
     fn slots(&self, part: usize) -> impl Iterator<Item = usize> + '_ {
-        let buckets = part * PART..((part + 1) * PART).min(self.buckets.len());
+        let buckets = part * PART..((part + 1) * PART).min(self.sets.len());
         buckets.flat_map(|at| at * WAYS..(at + 1) * WAYS).filter(|slot| {
-            let tags = self.buckets.get(slot / WAYS).map(|b| &b.tags);
+            let tags = self.bucket(slot / WAYS).map(|b| &b.tags);
             tags.is_some_and(|tags| tags[slot % WAYS].load(Ordering::Relaxed) != 0)
         })
     }
 
     fn session(&self, slot: usize) -> Option<Session> {
-        let words = &self.records.get(slot)?.0;
+        let words = &self.record(slot)?.0;
         let word = |i: usize| words[i].load(Ordering::Relaxed);
         let key = SessionKey(std::array::from_fn(word));
         // One that is being written is left out.
@@ -573,7 +589,7 @@ impl SessionTable {
     }
 
     fn lock(&self, at: usize) -> Option<Locked<'_>> {
-        let bucket = self.buckets.get(at)?;
+        let bucket = self.bucket(at)?;
         let locked = bucket.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
         locked.ok().map(|_| Locked { table: self, bucket, at })
     }
@@ -600,7 +616,7 @@ impl Locked<'_> {
     }
 
     fn state(&self, way: usize) -> (SwIfIndex, bool, State) {
-        let record = self.table.records.get(self.at * WAYS + way);
+        let record = self.table.record(self.at * WAYS + way);
         let word = |i: usize| record.map_or(0, |r| r.0[i].load(Ordering::Relaxed));
         let is_tcp = (word(4) >> 8) as u8 == IpProtocol::TCP.0;
         (SwIfIndex(word(5) as u32), is_tcp, State(word(STATE)))

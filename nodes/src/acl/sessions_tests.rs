@@ -92,7 +92,7 @@ fn a_flood_costs_its_own_interface() {
         t.sweep(part, |_| true);
     }
     assert_eq!([1, 2, 3].map(|i| t.count(SwIfIndex(i))), [0; 3]);
-    assert!(t.buckets.iter().all(|b| b.tags.iter().all(|tag| tag.load(Ordering::Relaxed) == 0)));
+    assert!(t.sets.iter().all(|s| s.bucket.tags.iter().all(|tag| tag.load(Ordering::Relaxed) == 0)));
 }
 
 #[test]
