@@ -141,19 +141,19 @@ impl Block {
     /// The first rule of the block that holds the point, or [`NONE`].
     #[inline(always)]
     fn first_match(&self, key: &Key) -> u32 {
-        // Lanes of no match are all ones.
-        let mut miss = [0u32; LANES];
+        // A lane whose sign is set does not match. Signs, not conditions: a compiler keeps them in lanes, and takes conditions apart.
+        let mut lanes = [0i64; LANES];
         for d in 0..RANGES {
             let value = key.values[d];
             for i in 0..LANES {
-                let outside = value.wrapping_sub(self.first[d][i]) > self.span[d][i];
-                miss[i] |= 0u32.wrapping_sub(u32::from(outside));
+                lanes[i] |= i64::from(self.span[d][i]) - i64::from(value.wrapping_sub(self.first[d][i]));
             }
         }
         let word = key.word();
+        let mut miss = [0u32; LANES];
         for i in 0..LANES {
-            let differs = word & self.mask[i] != self.value[i];
-            miss[i] |= 0u32.wrapping_sub(u32::from(differs)) | self.rule[i];
+            let differs = -i64::from(word & self.mask[i] ^ self.value[i]);
+            miss[i] = ((lanes[i] | differs) >> 63) as u32 | self.rule[i];
         }
         // Rules ascend, so that the least is the first.
         miss.iter().fold(NONE, |least, rule| least.min(*rule))
@@ -177,8 +177,13 @@ impl Tree {
                 return NONE;
             };
             let value = key.values[(at >> KIND_SHIFT & 7) as usize];
-            let child: u32 = node.bounds.iter().map(|bound| u32::from(value >= *bound)).sum();
-            at = children[child.min(FANOUT as u32 - 1) as usize];
+            let mut below = [0i64; FANOUT];
+            for i in 0..FANOUT {
+                below[i] = (i64::from(value) - i64::from(node.bounds[i])) >> 63;
+            }
+            // A sign that is set is -1.
+            let child = FANOUT as i64 + below.iter().sum::<i64>();
+            at = children[(child as usize).min(FANOUT - 1)];
         }
         let first = (at & INDEX) as usize;
         let count = (at >> KIND_SHIFT & 7) as usize + 1;
