@@ -390,7 +390,10 @@ impl SessionTable {
     pub fn find(&self, key: &SessionKey) -> Option<Found> {
         let hash = self.hash(key);
         let [first, second] = self.places(hash);
-        self.find_in(first, Self::tag(hash), key).or_else(|| self.find_in(second, Self::tag(hash), key))
+        match self.find_in(first, Self::tag(hash), key) {
+            None => self.find_in(second, Self::tag(hash), key),
+            found => found,
+        }
     }
 
     #[inline(always)]
