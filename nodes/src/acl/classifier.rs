@@ -140,6 +140,7 @@ impl Key {
 impl Block {
     /// The first rule of the block that holds the point, or [`NONE`].
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "one index into several arrays: a lane")]
     fn first_match(&self, key: &Key) -> u32 {
         // A lane whose sign is set does not match. Signs, not conditions: a compiler keeps them in lanes, and takes conditions apart.
         let mut lanes = [0i64; LANES];
@@ -177,10 +178,7 @@ impl Tree {
                 return NONE;
             };
             let value = key.values[(at >> KIND_SHIFT & 7) as usize];
-            let mut below = [0i64; FANOUT];
-            for i in 0..FANOUT {
-                below[i] = (i64::from(value) - i64::from(node.bounds[i])) >> 63;
-            }
+            let below = node.bounds.map(|bound| (i64::from(value) - i64::from(bound)) >> 63);
             // A sign that is set is -1.
             let child = FANOUT as i64 + below.iter().sum::<i64>();
             at = children[(child as usize).min(FANOUT - 1)];

@@ -9,6 +9,7 @@ mod lists;
 mod macip;
 pub mod packet;
 pub mod rule;
+mod session;
 pub mod sessions;
 mod tables;
 

@@ -1,6 +1,7 @@
 //! What sessions promise: who pays for room, when they end, and that the table is one.
 
 use super::*;
+use crate::acl::Fields;
 use std::collections::HashMap;
 
 const SEED: [u64; 4] = [11, 22, 33, 44];
