@@ -293,6 +293,8 @@ fn a_bad_list_of_commands_is_refused_by_name() {
         refused(Command::new("show x", "", "", record)),
         "command `show x': commands under `show' are declared with Command::show"
     );
+    // What answers with a value may stand elsewhere too.
+    assert!(Registry::new([Command::show("see x", "", "", show)]).is_ok());
     assert!(refused(Command::new("a  b", "", "", record)).ends_with("one blank between them"));
     assert_eq!(
         refused(Command::new("a", "b", "", record).arguments(&[("c", "")])),

@@ -1,6 +1,7 @@
 //! The commands of the CLI, a file per subject, in one visible list.
 
 mod acl;
+mod acl_show;
 mod af_xdp;
 mod api;
 mod interface;

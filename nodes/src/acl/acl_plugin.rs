@@ -47,8 +47,33 @@ pub trait Place: Send + 'static {
 
     /// The interface.
     fn interface(p: &PacketRef<'_>, meta: Self::Meta) -> SwIfIndex;
-    /// What rules look at; `None` for what is not IP.
-    fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl) -> Result<Option<Fields>, Malformed>;
+    /// Writes what rules look at into `f`, which is still as its default.
+    fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl, f: &mut Fields) -> Kind;
+}
+
+/// What a packet is to the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They judge it.
+    Ip,
+    /// It is not IP.
+    Other,
+    /// It can't be judged.
+    Malformed,
+}
+
+impl Kind {
+    #[inline(always)]
+    fn of(read: Result<(), Malformed>) -> Kind {
+        match read {
+            Ok(()) => Kind::Ip,
+            Err(Malformed) => Kind::Malformed,
+        }
+    }
+
+    fn whole(read: Result<Fields, Malformed>, f: &mut Fields) -> Kind {
+        Kind::of(read.map(|fields| *f = fields))
+    }
 }
 
 /// See the module.
@@ -247,10 +272,13 @@ impl<P: Place> Node for AclPlugin<P> {
         if let Some(sessions) = &tables.sessions
             && sessions.count(interface) > MANY
             && let Some(acl) = tables.interface(interface)
-            && let Ok(Some(f)) = P::fields(p, acl)
-            && let Some(key) = SessionKey::new(&f, interface, Self::OUTPUT)
         {
-            sessions.prefetch(&key);
+            let mut f = Fields::default();
+            if P::fields(p, acl, &mut f) == Kind::Ip
+                && let Some(key) = SessionKey::new(&f, interface, Self::OUTPUT)
+            {
+                sessions.prefetch(&key);
+            }
         }
     }
 
@@ -258,10 +286,11 @@ impl<P: Place> Node for AclPlugin<P> {
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: P::Meta) -> Disposition<Self> {
         let interface = P::interface(p, meta);
         let Some(acl) = cx.tables().interface(interface) else { return Disposition::NextFeature };
-        match P::fields(p, acl) {
-            Ok(Some(f)) => self.judge(cx, p, interface, acl, &f),
-            Ok(None) => other(p, acl, P::DIRECTION),
-            Err(Malformed) => Disposition::Drop(Error::Malformed),
+        let mut f = Fields::default();
+        match P::fields(p, acl, &mut f) {
+            Kind::Ip => self.judge(cx, p, interface, acl, &f),
+            Kind::Other => other(p, acl, P::DIRECTION),
+            Kind::Malformed => Disposition::Drop(Error::Malformed),
         }
     }
 
@@ -308,9 +337,9 @@ macro_rules! places {
                 interface(p, meta)
             }
             #[inline(always)]
-            fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl) -> Result<Option<Fields>, Malformed> {
-                let fields: fn(&PacketRef<'_>, &InterfaceAcl) -> Result<Option<Fields>, Malformed> = $fields;
-                fields(p, acl)
+            fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl, f: &mut Fields) -> Kind {
+                let fields: fn(&PacketRef<'_>, &InterfaceAcl, &mut Fields) -> Kind = $fields;
+                fields(p, acl, f)
             }
         }
     )*};
@@ -319,26 +348,26 @@ macro_rules! places {
 places! {
     /// Routed IPv4 packets that the interface received.
     InIp4Fa, "acl-plugin-in-ip4-fa", Input, Ip4UnicastArc, (),
-        |p, ()| p.rx(), |p, _| packet::ip4(p, false).map(Some);
+        |p, ()| p.rx(), |p, _, f| Kind::of(packet::ip4(p, false, f));
     /// Routed IPv4 packets that the interface is to send.
     OutIp4Fa, "acl-plugin-out-ip4-fa", Output, Ip4OutputArc, SwIfIndex,
-        |_, tx| tx, |p, acl| packet::ip4(p, !acl.ip_mode).map(Some);
+        |_, tx| tx, |p, acl, f| Kind::of(packet::ip4(p, !acl.ip_mode, f));
     /// Bridged IPv4 packets that the interface received.
     InIp4L2, "acl-plugin-in-ip4-l2", Input, L2InputIp4Arc, (),
-        |p, ()| p.rx(), |p, _| packet::ip4_any(behind_tags(p)).map(Some);
+        |p, ()| p.rx(), |p, _, f| Kind::whole(packet::ip4_any(behind_tags(p)), f);
     /// Bridged IPv4 packets that the interface is to send.
     OutIp4L2, "acl-plugin-out-ip4-l2", Output, L2OutputIp4Arc, SwIfIndex,
-        |_, tx| tx, |p, _| packet::ip4_any(behind_tags(p)).map(Some);
+        |_, tx| tx, |p, _, f| Kind::whole(packet::ip4_any(behind_tags(p)), f);
     /// Bridged IPv6 packets that the interface received.
     InIp6L2, "acl-plugin-in-ip6-l2", Input, L2InputIp6Arc, (),
-        |p, ()| p.rx(), |p, _| packet::ip6(behind_tags(p)).map(Some);
+        |p, ()| p.rx(), |p, _, f| Kind::whole(packet::ip6(behind_tags(p)), f);
     /// Bridged IPv6 packets that the interface is to send.
     OutIp6L2, "acl-plugin-out-ip6-l2", Output, L2OutputIp6Arc, SwIfIndex,
-        |_, tx| tx, |p, _| packet::ip6(behind_tags(p)).map(Some);
+        |_, tx| tx, |p, _, f| Kind::whole(packet::ip6(behind_tags(p)), f);
     /// Bridged frames of other protocols that the interface received.
     InNonIpL2, "acl-plugin-in-nonip-l2", Input, L2InputNonIpArc, (),
-        |p, ()| p.rx(), |_, _| Ok(None);
+        |p, ()| p.rx(), |_, _, _| Kind::Other;
     /// Bridged frames of other protocols that the interface is to send.
     OutNonIpL2, "acl-plugin-out-nonip-l2", Output, L2OutputNonIpArc, SwIfIndex,
-        |_, tx| tx, |_, _| Ok(None);
+        |_, tx| tx, |_, _, _| Kind::Other;
 }

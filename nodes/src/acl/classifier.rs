@@ -12,6 +12,10 @@ use std::collections::HashMap;
 
 /// Dimensions: source, destination, source port, destination port, protocol.
 pub const DIMENSIONS: usize = 5;
+/// Dimensions in which a box may be any range; in the last, it is one protocol or all.
+const RANGES: usize = 4;
+/// The dimension of protocols.
+const PROTOCOL: usize = 4;
 /// Rules of a table at most.
 pub const MAX_RULES: usize = 65_536;
 /// Trees of a table at most.
@@ -29,9 +33,9 @@ const LEAF: usize = LANES;
 const MAX_BLOCKS: usize = 8;
 /// A reference to a leaf, not a node.
 const IS_LEAF: u32 = 1 << 31;
-/// Where the number of blocks less one starts.
-const BLOCKS_SHIFT: u32 = 28;
-const INDEX: u32 = (1 << BLOCKS_SHIFT) - 1;
+/// Where the number of a leaf's blocks less one starts, or the dimension that a node compares.
+const KIND_SHIFT: u32 = 28;
+const INDEX: u32 = (1 << KIND_SHIFT) - 1;
 
 /// A point: a packet's fields.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +49,7 @@ pub struct Key {
 /// A box: a rule's fields, first and last of each.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleBox {
-    /// The first of each dimension.
+    /// The first of each dimension. Of protocols it is one, or all.
     pub first: [u32; DIMENSIONS],
     /// The last of each dimension.
     pub last: [u32; DIMENSIONS],
@@ -68,48 +72,34 @@ pub enum TooComplex {
     Memory,
 }
 
+/// Sorted bounds; the last is never one, so that there is a round number to compare.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Node {
-    bounds: [u32; FANOUT - 1],
-    dimension: u32,
+    bounds: [u32; FANOUT],
 }
 
+/// Boxes, field by field: the first of each range and how far the last is from it. All are of one width, so that the processor compares eight at once.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Block {
-    src: [u32; LANES],
-    src_span: [u32; LANES],
-    dst: [u32; LANES],
-    dst_span: [u32; LANES],
-    sport: [u16; LANES],
-    sport_span: [u16; LANES],
-    dport: [u16; LANES],
-    dport_span: [u16; LANES],
+    first: [[u32; LANES]; RANGES],
+    span: [[u32; LANES]; RANGES],
+    /// Bits of [`Key::word`] that must be as in `value`.
+    mask: [u32; LANES],
+    value: [u32; LANES],
     rule: [u32; LANES],
-    protocol: [u8; LANES],
-    protocol_span: [u8; LANES],
-    flags_mask: [u8; LANES],
-    flags_value: [u8; LANES],
 }
 
-const _: () = assert!(size_of::<Node>() == 64 && size_of::<Block>() == 256);
+const _: () = assert!(size_of::<Node>() == 64 && size_of::<Block>() == 384);
 
-/// Matches nothing: no flags without any bit are equal to 1.
+/// Matches nothing: no bit of none is set.
 const NOTHING: Block = Block {
-    src: [0; LANES],
-    src_span: [0; LANES],
-    dst: [0; LANES],
-    dst_span: [0; LANES],
-    sport: [0; LANES],
-    sport_span: [0; LANES],
-    dport: [0; LANES],
-    dport_span: [0; LANES],
+    first: [[0; LANES]; RANGES],
+    span: [[0; LANES]; RANGES],
+    mask: [0; LANES],
+    value: [1; LANES],
     rule: [NONE; LANES],
-    protocol: [0; LANES],
-    protocol_span: [0; LANES],
-    flags_mask: [0; LANES],
-    flags_value: [1; LANES],
 };
 
 #[derive(Clone, Debug)]
@@ -139,26 +129,42 @@ pub struct Shape {
     pub bytes: usize,
 }
 
+impl Key {
+    /// Protocol and flags.
+    #[inline(always)]
+    fn word(&self) -> u32 {
+        self.values[PROTOCOL] | u32::from(self.flags) << 8
+    }
+}
+
 impl Block {
     /// The first rule of the block that holds the point, or [`NONE`].
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "one index into several arrays: a lane")]
     fn first_match(&self, key: &Key) -> u32 {
-        let [src, dst, sport, dport, protocol, ..] = key.values;
-        let (sport, dport, protocol) = (sport as u16, dport as u16, protocol as u8);
-        let mut hits = 0u32;
-        for i in 0..LANES {
-            let hit = (src.wrapping_sub(self.src[i]) <= self.src_span[i])
-                & (dst.wrapping_sub(self.dst[i]) <= self.dst_span[i])
-                & (sport.wrapping_sub(self.sport[i]) <= self.sport_span[i])
-                & (dport.wrapping_sub(self.dport[i]) <= self.dport_span[i])
-                & (protocol.wrapping_sub(self.protocol[i]) <= self.protocol_span[i])
-                & (key.flags & self.flags_mask[i] == self.flags_value[i]);
-            hits |= u32::from(hit) << i;
+        // A lane whose sign is set does not match. Signs, not conditions: a compiler keeps them in lanes, and takes conditions apart.
+        let mut lanes = [0i64; LANES];
+        for d in 0..RANGES {
+            let value = key.values[d];
+            for i in 0..LANES {
+                lanes[i] |= i64::from(self.span[d][i]) - i64::from(value.wrapping_sub(self.first[d][i]));
+            }
         }
-        // A ninth bit stands for none.
-        let lane = (hits | 1 << LANES).trailing_zeros() as usize;
-        self.rule.get(lane).copied().unwrap_or(NONE)
+        let word = key.word();
+        let mut miss = [0u32; LANES];
+        for i in 0..LANES {
+            let differs = -i64::from(word & self.mask[i] ^ self.value[i]);
+            miss[i] = ((lanes[i] | differs) >> 63) as u32 | self.rule[i];
+        }
+        // Rules ascend, so that the least is the first.
+        miss.iter().fold(NONE, |least, rule| least.min(*rule))
     }
+}
+
+/// The first rule of a long leaf. Apart from the usual one, so that the compiler puts a block's lanes side by side, not the blocks.
+#[inline(never)]
+fn first_of(blocks: &[Block], key: &Key) -> u32 {
+    blocks.iter().map(|block| block.first_match(key)).find(|rule| *rule != NONE).unwrap_or(NONE)
 }
 
 impl Tree {
@@ -166,22 +172,24 @@ impl Tree {
     fn lookup(&self, key: &Key) -> u32 {
         let mut at = self.root;
         while at & IS_LEAF == 0 {
-            let (Some(node), Some(children)) = (self.nodes.get(at as usize), self.children.get(at as usize))
+            let (Some(node), Some(children)) =
+                (self.nodes.get((at & INDEX) as usize), self.children.get((at & INDEX) as usize))
             else {
                 return NONE;
             };
-            let value = key.values[(node.dimension & 7) as usize];
-            let child: u32 = node.bounds.iter().map(|bound| u32::from(value >= *bound)).sum();
-            at = children[(child & 15) as usize];
+            let value = key.values[(at >> KIND_SHIFT & 7) as usize];
+            let below = node.bounds.map(|bound| (i64::from(value) - i64::from(bound)) >> 63);
+            // A sign that is set is -1.
+            let child = FANOUT as i64 + below.iter().sum::<i64>();
+            at = children[(child as usize).min(FANOUT - 1)];
         }
         let first = (at & INDEX) as usize;
-        let count = (at >> BLOCKS_SHIFT & 7) as usize + 1;
+        let count = (at >> KIND_SHIFT & 7) as usize + 1;
         let blocks = self.blocks.get(first..first + count).unwrap_or_default();
-        let mut best = NONE;
-        for block in blocks {
-            best = best.min(block.first_match(key));
+        match blocks {
+            [block] => block.first_match(key),
+            _ => first_of(blocks, key),
         }
-        best
     }
 
     fn bytes(&self) -> usize {
@@ -193,14 +201,14 @@ impl Tree {
         if at & IS_LEAF != 0 {
             return 0;
         }
-        let children = self.children.get(at as usize);
+        let children = self.children.get((at & INDEX) as usize);
         1 + children.into_iter().flatten().map(|child| self.depth(*child)).max().unwrap_or(0)
     }
 
     fn longest_leaf(&self) -> usize {
         let references = self.children.iter().flatten().chain([&self.root]);
         let leaves = references.filter(|at| **at & IS_LEAF != 0);
-        leaves.map(|at| (at >> BLOCKS_SHIFT & 7) as usize + 1).max().unwrap_or(0)
+        leaves.map(|at| (at >> KIND_SHIFT & 7) as usize + 1).max().unwrap_or(0)
     }
 }
 
@@ -331,7 +339,7 @@ impl<'a> Builder<'a> {
         if self.tree.nodes.len() == self.max_nodes {
             return None;
         }
-        let mut node = Node { bounds: [u32::MAX; FANOUT - 1], dimension: cut.dimension as u32 };
+        let mut node = Node { bounds: [u32::MAX; FANOUT] };
         node.bounds.iter_mut().zip(&cut.bounds).for_each(|(to, bound)| *to = *bound);
         let number = self.tree.nodes.len();
         self.tree.nodes.push(node);
@@ -358,7 +366,7 @@ impl<'a> Builder<'a> {
         // The greatest value there is counts the unused bounds too.
         children[cut.bounds.len() + 1..].fill(last_child);
         self.tree.children[number] = children;
-        Some(number as u32)
+        Some((d as u32) << KIND_SHIFT | number as u32)
     }
 
     /// How dimension `d` would part the boxes: at the quantiles of their ends.
@@ -404,7 +412,7 @@ impl<'a> Builder<'a> {
         if count > MAX_BLOCKS || self.tree.blocks.len() + count > self.max_blocks {
             return None;
         }
-        let reference = IS_LEAF | (count as u32 - 1) << BLOCKS_SHIFT | self.tree.blocks.len() as u32;
+        let reference = IS_LEAF | (count as u32 - 1) << KIND_SHIFT | self.tree.blocks.len() as u32;
         for k in 0..count {
             let mut block = NOTHING;
             for (lane, i) in list.iter().skip(k * LANES).take(LANES).enumerate() {
@@ -419,13 +427,13 @@ impl<'a> Builder<'a> {
 
 impl Block {
     fn set(&mut self, lane: usize, b: &RuleBox) {
-        let span = |d: usize| b.last[d] - b.first[d];
-        (self.src[lane], self.src_span[lane]) = (b.first[0], span(0));
-        (self.dst[lane], self.dst_span[lane]) = (b.first[1], span(1));
-        (self.sport[lane], self.sport_span[lane]) = (b.first[2] as u16, span(2) as u16);
-        (self.dport[lane], self.dport_span[lane]) = (b.first[3] as u16, span(3) as u16);
-        (self.protocol[lane], self.protocol_span[lane]) = (b.first[4] as u8, span(4) as u8);
-        (self.flags_mask[lane], self.flags_value[lane]) = (b.flags_mask, b.flags_value);
+        for d in 0..RANGES {
+            self.first[d][lane] = b.first[d];
+            self.span[d][lane] = b.last[d] - b.first[d];
+        }
+        let protocol = if b.first[PROTOCOL] == b.last[PROTOCOL] { 0xff } else { 0 };
+        self.mask[lane] = protocol | u32::from(b.flags_mask) << 8;
+        self.value[lane] = b.first[PROTOCOL] & protocol | u32::from(b.flags_value) << 8;
         self.rule[lane] = b.rule;
     }
 }

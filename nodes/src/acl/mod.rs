@@ -9,11 +9,12 @@ mod lists;
 mod macip;
 pub mod packet;
 pub mod rule;
+mod session;
 pub mod sessions;
 mod tables;
 
 pub use acl_plugin::{
-    AclPlugin, InIp4Fa, InIp4L2, InIp6L2, InNonIpL2, OutIp4Fa, OutIp4L2, OutIp6L2, OutNonIpL2, Place,
+    AclPlugin, InIp4Fa, InIp4L2, InIp6L2, InNonIpL2, Kind, OutIp4Fa, OutIp4L2, OutIp6L2, OutNonIpL2, Place,
 };
 pub use lists::{Fields, ListedRule, Lists};
 pub use macip::{MAX_MACIP_RULES, MacIpAcl, MacIpList, MacIpRule};

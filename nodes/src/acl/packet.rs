@@ -61,17 +61,12 @@ fn ports(f: &mut Fields, next: &[u8; L4], len: usize) -> Result<(), Malformed> {
 }
 
 #[inline(always)]
-fn plain(plain: &Plain) -> Result<Fields, Malformed> {
+fn plain(plain: &Plain, f: &mut Fields) -> Result<(), Malformed> {
     let ip = &plain.ip;
-    let mut f = Fields {
-        src: ip.src.get().into(),
-        dst: ip.dst.get().into(),
-        protocol: ip.protocol.0,
-        ..Fields::default()
-    };
+    (f.src, f.dst) = (ip.src.get().into(), ip.dst.get().into());
+    f.protocol = ip.protocol.0;
     let len = usize::from(ip.total_len.get()).saturating_sub(Ip4Header::LEN);
-    ports(&mut f, &plain.next, len)?;
-    Ok(f)
+    ports(f, &plain.next, len)
 }
 
 #[inline(always)]
@@ -79,14 +74,16 @@ fn is_plain(ip: &Ip4Header) -> bool {
     ip.version_ihl == Ip4Header::VERSION_IHL && !ip.is_fragment()
 }
 
-/// The fields of an IPv4 packet that `ip4-input` has checked, behind an Ethernet header when `framed`.
+/// The fields of an IPv4 packet that `ip4-input` has checked, behind an Ethernet header when `framed`. `f` is still as its default: to
+/// write the fields where they are read spares copies.
 #[inline(always)]
-pub fn ip4(p: &PacketRef<'_>, framed: bool) -> Result<Fields, Malformed> {
+pub fn ip4(p: &PacketRef<'_>, framed: bool, f: &mut Fields) -> Result<(), Malformed> {
     let headers = if framed { &p.header::<Framed>().plain } else { p.header::<Plain>() };
-    match is_plain(&headers.ip) {
-        true => plain(headers),
-        false => ip4_any(p.data().get(if framed { EthernetHeader::LEN } else { 0 }..).unwrap_or_default()),
+    if is_plain(&headers.ip) {
+        return plain(headers, f);
     }
+    *f = ip4_any(p.data().get(if framed { EthernetHeader::LEN } else { 0 }..).unwrap_or_default())?;
+    Ok(())
 }
 
 /// The fields of any IPv4 packet, possibly followed by padding.

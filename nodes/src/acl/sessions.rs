@@ -7,9 +7,8 @@
 //! Fairness: each interface has a share. Who needs room takes what has expired, then the oldest session of its *own* interface, half-open ones
 //! first; never another interface's. So a flood costs the sessions of the interface that it comes in at.
 
-use super::lists::Fields;
+pub use super::session::{EPOCHS, Opener, SessionKey, State, Ticks, Timeouts};
 use crate::wire::ip4::IpProtocol;
-use crate::wire::tcp::TcpFlags;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use wharf_engine::SwIfIndex;
@@ -23,198 +22,8 @@ const HUNT: u64 = 8;
 
 /// Whether a session is half-open, and its age: the greatest is missed least. And its slot.
 type Victim = ((bool, u32), usize);
-/// A session's time is counted in units of 2^27 nanoseconds, about an eighth of a second.
-const TICK_SHIFT: u32 = 27;
 /// Buckets of a part, see [`SessionTable::sweep`].
 const PART: usize = 256;
-
-/// A moment, in the units of sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Ticks(pub u32);
-
-impl Ticks {
-    /// Of nanoseconds of the engine's clock.
-    #[inline(always)]
-    pub fn of(nanoseconds: u64) -> Ticks {
-        Ticks((nanoseconds >> TICK_SHIFT) as u32)
-    }
-
-    /// So many seconds, rounded up.
-    pub fn seconds(seconds: u32) -> Ticks {
-        Ticks((u64::from(seconds) * 1_000_000_000).div_ceil(1 << TICK_SHIFT).min(u32::MAX.into()) as u32)
-    }
-
-    /// As seconds.
-    pub fn as_seconds(self) -> f64 {
-        f64::from(self.0) * (1u64 << TICK_SHIFT) as f64 / 1e9
-    }
-}
-
-/// How long sessions live without a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Of UDP and everything that is not TCP.
-    pub udp_idle: Ticks,
-    /// TCP that is being opened or closed.
-    pub tcp_transient: Ticks,
-    /// TCP that both sides have opened.
-    pub tcp_idle: Ticks,
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            udp_idle: Ticks::seconds(60),
-            tcp_transient: Ticks::seconds(30),
-            tcp_idle: Ticks::seconds(3600),
-        }
-    }
-}
-
-/// What a session is found by: the flow as the interface receives it, and the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionKey([u64; 6]);
-
-impl SessionKey {
-    /// The key of a packet received on an interface, or sent on it when `output`. `None` for what belongs to no flow: later fragments, and ICMP
-    /// other than echo.
-    #[inline(always)]
-    pub fn new(f: &Fields, interface: SwIfIndex, output: bool) -> Option<SessionKey> {
-        if f.is_later_fragment {
-            return None;
-        }
-        let (mut a, mut b) = (u64::from(f.sport), u64::from(f.dport));
-        if f.is_icmp() {
-            if !f.is_echo() {
-                return None;
-            }
-            (a, b) = (f.icmp_id.into(), f.icmp_id.into());
-        }
-        let (mut src, mut dst) = (f.src, f.dst);
-        if output {
-            (src, dst, a, b) = (dst, src, b, a);
-        }
-        let flow = a << 48 | b << 32 | u64::from(f.protocol) << 8 | u64::from(f.is_v6);
-        let owner = u64::from(interface.0);
-        Some(SessionKey(match f.is_v6 {
-            true => [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64, flow, owner],
-            false => [(src as u64) << 32 | dst as u64 & 0xffff_ffff, 0, 0, 0, flow, owner],
-        }))
-    }
-
-    /// The interface.
-    pub fn interface(&self) -> SwIfIndex {
-        SwIfIndex(self.0[5] as u32)
-    }
-
-    /// The flow's first packet, as rules saw it: of an echo the request, of TCP the SYN.
-    pub fn opening(&self, output: bool) -> Fields {
-        let [a0, a1, b0, b1, flow, _] = self.0;
-        let is_v6 = flow & 1 != 0;
-        let wide = |low: u64, high: u64| u128::from(high) << 64 | u128::from(low);
-        let (mut src, mut dst) = match is_v6 {
-            true => (wide(a0, a1), wide(b0, b1)),
-            false => (u128::from(a0 >> 32), u128::from(a0 as u32)),
-        };
-        let (mut sport, mut dport) = ((flow >> 48) as u16, (flow >> 32) as u16);
-        if output {
-            (src, dst, sport, dport) = (dst, src, dport, sport);
-        }
-        let protocol = (flow >> 8) as u8;
-        let mut f = Fields { src, dst, sport, dport, protocol, is_v6, ..Fields::default() };
-        f.has_ports = Fields::protocol_has_ports(protocol, is_v6);
-        if protocol == IpProtocol::TCP.0 {
-            f.flags = TcpFlags::SYN.0;
-        }
-        if f.is_icmp() {
-            (f.icmp_id, f.sport, f.dport) = (sport, if is_v6 { 128 } else { 8 }, 0);
-        }
-        f
-    }
-
-    fn is_tcp(&self) -> bool {
-        (self.0[4] >> 8) as u8 == IpProtocol::TCP.0
-    }
-}
-
-/// What changes with a session's packets: when the last came, and the TCP flags seen in each direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State(u64);
-
-/// The TCP flags that say something of a connection's state.
-const STATE_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
-const OPEN: u64 = (TcpFlags::SYN.0 | TcpFlags::ACK.0) as u64;
-
-impl State {
-    fn new(now: Ticks, flags: u8, output: bool) -> State {
-        State(u64::from(now.0) << 32).seen(now, flags, output)
-    }
-
-    /// When the last packet came.
-    pub fn last(self) -> Ticks {
-        Ticks((self.0 >> 32) as u32)
-    }
-
-    /// TCP flags seen in packets received on the interface, and sent on it.
-    pub fn tcp_flags(self) -> [u8; 2] {
-        [self.0 as u8, (self.0 >> 8) as u8]
-    }
-
-    /// Whether both sides have opened the connection, and neither has ended it.
-    #[inline(always)]
-    pub fn is_established(self) -> bool {
-        let ended = self.0 & 0x0404 != 0 || self.0 & 0x0101 == 0x0101;
-        self.0 & (OPEN << 8 | OPEN) == OPEN << 8 | OPEN && !ended
-    }
-
-    #[inline(always)]
-    fn seen(self, now: Ticks, flags: u8, output: bool) -> State {
-        let mut flags_seen = self.0 & 0xffff;
-        let ended = flags_seen & 0x0404 != 0 || flags_seen & 0x0101 == 0x0101;
-        // A new connection between the same ports.
-        if ended && flags & 0x12 == TcpFlags::SYN.0 {
-            flags_seen = 0;
-        }
-        flags_seen |= u64::from(flags & STATE_FLAGS) << if output { 8 } else { 0 };
-        State(u64::from(now.0) << 32 | flags_seen)
-    }
-
-    #[inline(always)]
-    fn is_expired(self, is_tcp: bool, now: Ticks, timeouts: &Timeouts) -> bool {
-        let limit = match is_tcp {
-            false => timeouts.udp_idle,
-            true if self.is_established() => timeouts.tcp_idle,
-            true => timeouts.tcp_transient,
-        };
-        // A stamp of another worker may be ahead of ours.
-        (now.0.wrapping_sub(self.last().0) as i32) > 0 && now.0.wrapping_sub(self.last().0) > limit.0
-    }
-}
-
-/// Who opened a session: the rule, as of which version of the interface's lists, and in which direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opener {
-    /// The rule's counter.
-    pub counter: u32,
-    /// Version of the lists.
-    pub epoch: u32,
-    /// Whether the packet was sent on the interface, not received.
-    pub output: bool,
-}
-
-impl Opener {
-    fn bits(self) -> u64 {
-        u64::from(self.counter) << 32 | u64::from(self.epoch << 1) | u64::from(self.output)
-    }
-
-    #[inline(always)]
-    fn of(bits: u64) -> Opener {
-        Opener { counter: (bits >> 32) as u32, epoch: bits as u32 >> 1, output: bits & 1 != 0 }
-    }
-}
-
-/// Versions count modulo this.
-pub const EPOCHS: u32 = 1 << 31;
 
 #[derive(FromZeros, KnownLayout)]
 #[repr(C, align(64))]
@@ -230,14 +39,21 @@ struct Bucket {
 #[repr(C, align(64))]
 struct Record([AtomicU64; 8]);
 
-const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Record>() == 64);
+/// A bucket and its records: side by side, so that they are in one page.
+#[derive(FromZeros, KnownLayout)]
+#[repr(C, align(64))]
+struct Set {
+    bucket: Bucket,
+    records: [Record; WAYS],
+}
+
+const _: () = assert!(size_of::<Set>() == 64 * (1 + WAYS));
 const STATE: usize = 6;
 const OPENER: usize = 7;
 
 /// See the module.
 pub struct SessionTable {
-    buckets: Box<[Bucket]>,
-    records: Box<[Record]>,
+    sets: Box<[Set]>,
     counts: Box<[AtomicU32]>,
     limit: usize,
     seed: [u64; 4],
@@ -309,8 +125,7 @@ impl SessionTable {
         let buckets = (2 * limit / WAYS).next_power_of_two();
         let none = |_| NoMemory(limit);
         Ok(SessionTable {
-            buckets: <[Bucket]>::new_box_zeroed_with_elems(buckets).map_err(none)?,
-            records: <[Record]>::new_box_zeroed_with_elems(buckets * WAYS).map_err(none)?,
+            sets: <[Set]>::new_box_zeroed_with_elems(buckets).map_err(none)?,
             counts: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(none)?,
             limit,
             // Few bits set would leave few bits mixed.
@@ -331,7 +146,17 @@ impl SessionTable {
 
     /// Bytes of address space.
     pub fn bytes(&self) -> usize {
-        self.buckets.len() * 64 + self.records.len() * 64 + self.counts.len() * 4
+        self.sets.len() * size_of::<Set>() + self.counts.len() * 4
+    }
+
+    #[inline(always)]
+    fn bucket(&self, at: usize) -> Option<&Bucket> {
+        self.sets.get(at).map(|set| &set.bucket)
+    }
+
+    #[inline(always)]
+    fn record(&self, slot: usize) -> Option<&Record> {
+        self.sets.get(slot / WAYS).map(|set| &set.records[slot % WAYS])
     }
 
     #[inline(always)]
@@ -364,7 +189,7 @@ impl SessionTable {
     #[inline(always)]
     pub fn prefetch(&self, key: &SessionKey) {
         let [first, _] = self.places(self.hash(key));
-        if let Some(bucket) = self.buckets.get(first) {
+        if let Some(bucket) = self.bucket(first) {
             wharf_engine::prefetch(bucket);
         }
     }
@@ -374,12 +199,15 @@ impl SessionTable {
     pub fn find(&self, key: &SessionKey) -> Option<Found> {
         let hash = self.hash(key);
         let [first, second] = self.places(hash);
-        self.find_in(first, Self::tag(hash), key).or_else(|| self.find_in(second, Self::tag(hash), key))
+        match self.find_in(first, Self::tag(hash), key) {
+            None => self.find_in(second, Self::tag(hash), key),
+            found => found,
+        }
     }
 
     #[inline(always)]
     fn find_in(&self, at: usize, tag: u32, key: &SessionKey) -> Option<Found> {
-        let bucket = self.buckets.get(at)?;
+        let bucket = self.bucket(at)?;
         let mut hits = 0u32;
         for way in 0..WAYS {
             hits |= u32::from(bucket.tags[way].load(Ordering::Relaxed) == tag) << way;
@@ -397,8 +225,8 @@ impl SessionTable {
     #[inline(always)]
     fn read(&self, at: usize, way: usize, tag: u32, key: &SessionKey) -> Option<Found> {
         let slot = at * WAYS + way;
-        let tags = &self.buckets.get(at)?.tags;
-        let record = &self.records.get(slot)?.0;
+        let tags = &self.bucket(at)?.tags;
+        let record = &self.record(slot)?.0;
         // The tag is taken away before a record is written, and put back after: seen twice, what is between is whole.
         (tags[way & 7].load(Ordering::Acquire) == tag).then_some(())?;
         let differs = (0..6).fold(0, |d, i| d | (record[i].load(Ordering::Relaxed) ^ key.0[i]));
@@ -414,7 +242,7 @@ impl SessionTable {
     pub fn touch(&self, found: &Found, now: Ticks, flags: u8, output: bool) {
         let new = found.state.seen(now, flags, output);
         if new != found.state
-            && let Some(record) = self.records.get(found.slot)
+            && let Some(record) = self.record(found.slot)
         {
             // Fails when another worker saw a packet of the session, or it is gone: then this one does not matter.
             let _ =
@@ -430,7 +258,7 @@ impl SessionTable {
 
     /// Notes that a session stands under another version of the lists.
     pub fn confirm(&self, found: &Found, opener: Opener) {
-        if let Some(record) = self.records.get(found.slot) {
+        if let Some(record) = self.record(found.slot) {
             let (old, new) = (found.opener.bits(), opener.bits());
             let _ = record.0[OPENER].compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -491,7 +319,7 @@ impl SessionTable {
     }
 
     fn write(&self, slot: usize, tag: u32, key: &SessionKey, state: State, opener: Opener) {
-        let (Some(record), Some(bucket)) = (self.records.get(slot), self.buckets.get(slot / WAYS)) else {
+        let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
         };
         fence(Ordering::Release);
@@ -502,7 +330,7 @@ impl SessionTable {
 
     /// Empties a slot whose bucket is locked.
     fn release(&self, slot: usize) {
-        let (Some(record), Some(bucket)) = (self.records.get(slot), self.buckets.get(slot / WAYS)) else {
+        let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
         };
         if bucket.tags[slot % WAYS].swap(0, Ordering::Relaxed) != 0
@@ -527,19 +355,19 @@ impl SessionTable {
 
     /// Parts of the table, for [`SessionTable::sweep`] and [`SessionTable::list`].
     pub fn parts(&self) -> usize {
-        self.buckets.len().div_ceil(PART)
+        self.sets.len().div_ceil(PART)
     }
 
     fn slots(&self, part: usize) -> impl Iterator<Item = usize> + '_ {
-        let buckets = part * PART..((part + 1) * PART).min(self.buckets.len());
+        let buckets = part * PART..((part + 1) * PART).min(self.sets.len());
         buckets.flat_map(|at| at * WAYS..(at + 1) * WAYS).filter(|slot| {
-            let tags = self.buckets.get(slot / WAYS).map(|b| &b.tags);
+            let tags = self.bucket(slot / WAYS).map(|b| &b.tags);
             tags.is_some_and(|tags| tags[slot % WAYS].load(Ordering::Relaxed) != 0)
         })
     }
 
     fn session(&self, slot: usize) -> Option<Session> {
-        let words = &self.records.get(slot)?.0;
+        let words = &self.record(slot)?.0;
         let word = |i: usize| words[i].load(Ordering::Relaxed);
         let key = SessionKey(std::array::from_fn(word));
         // One that is being written is left out.
@@ -573,7 +401,7 @@ impl SessionTable {
     }
 
     fn lock(&self, at: usize) -> Option<Locked<'_>> {
-        let bucket = self.buckets.get(at)?;
+        let bucket = self.bucket(at)?;
         let locked = bucket.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
         locked.ok().map(|_| Locked { table: self, bucket, at })
     }
@@ -600,7 +428,7 @@ impl Locked<'_> {
     }
 
     fn state(&self, way: usize) -> (SwIfIndex, bool, State) {
-        let record = self.table.records.get(self.at * WAYS + way);
+        let record = self.table.record(self.at * WAYS + way);
         let word = |i: usize| record.map_or(0, |r| r.0[i].load(Ordering::Relaxed));
         let is_tcp = (word(4) >> 8) as u8 == IpProtocol::TCP.0;
         (SwIfIndex(word(5) as u32), is_tcp, State(word(STATE)))

@@ -1,6 +1,7 @@
 //! What sessions promise: who pays for room, when they end, and that the table is one.
 
 use super::*;
+use crate::acl::Fields;
 use std::collections::HashMap;
 
 const SEED: [u64; 4] = [11, 22, 33, 44];
@@ -92,7 +93,7 @@ fn a_flood_costs_its_own_interface() {
         t.sweep(part, |_| true);
     }
     assert_eq!([1, 2, 3].map(|i| t.count(SwIfIndex(i))), [0; 3]);
-    assert!(t.buckets.iter().all(|b| b.tags.iter().all(|tag| tag.load(Ordering::Relaxed) == 0)));
+    assert!(t.sets.iter().all(|s| s.bucket.tags.iter().all(|tag| tag.load(Ordering::Relaxed) == 0)));
 }
 
 #[test]
