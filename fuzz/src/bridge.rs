@@ -3,16 +3,12 @@
 #[path = "../../nodes/tests/common/bridge.rs"]
 mod lab;
 
+use crate::graph::fix_checksum;
 use lab::{PEER, PLAIN, TRUNK, UNDERLAY, US, bridge, own, station};
 use wharf_engine::testing::TEST_INPUT;
-use wharf_nodes::wire::checksum;
-use wharf_nodes::wire::ethernet::EthernetHeader;
 
 /// Most frames of an input.
 const MAX_FRAMES: usize = 64;
-/// Bytes of an IPv4 header without options, and where its checksum is.
-const IP4_HEADER: usize = 20;
-const IP4_CHECKSUM: usize = 10;
 
 /// The frames of an input, and the interface that receives each.
 ///
@@ -38,15 +34,6 @@ fn frames(mut data: &[u8]) -> Vec<(u32, Vec<u8>)> {
         }
     }
     frames
-}
-
-/// No fuzzer guesses a checksum; what is behind it wants to be reached.
-fn fix_checksum(frame: &mut [u8]) {
-    let Some(packet) = frame.get_mut(EthernetHeader::LEN..).filter(|p| p.len() >= IP4_HEADER) else { return };
-    let len = (usize::from(packet[0] & 15) * 4).clamp(IP4_HEADER, packet.len());
-    packet[IP4_CHECKSUM..IP4_CHECKSUM + 2].fill(0);
-    let sum = checksum::checksum(&packet[..len]);
-    packet[IP4_CHECKSUM..IP4_CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// In a packet from the tunnel's peer.

@@ -58,7 +58,7 @@ fn frames(mut data: &[u8]) -> Vec<(u32, Vec<u8>)> {
 }
 
 /// No fuzzer guesses a checksum; what is behind it wants to be reached.
-fn fix_checksum(frame: &mut [u8]) {
+pub(crate) fn fix_checksum(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(EthernetHeader::LEN..).filter(|p| p.len() >= IP4_HEADER) else { return };
     let len = (usize::from(packet[0] & 15) * 4).clamp(IP4_HEADER, packet.len());
     packet[IP4_CHECKSUM..IP4_CHECKSUM + 2].fill(0);
