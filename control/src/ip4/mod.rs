@@ -3,6 +3,7 @@
 mod address;
 mod adjacency;
 mod fib;
+mod forwarding;
 mod neighbour;
 
 pub use adjacency::{AdjacencyKey, AdjacencyTable};

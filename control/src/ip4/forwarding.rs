@@ -1,0 +1,269 @@
+//! Operations on IPv4 tables, routes and neighbours, and the adjacencies that come of them.
+
+use super::{AdjacencyKey, Fib, MAX_ROUTES, NeighbourState, Route, RouteSource, Via};
+use crate::dataplane::{Dataplane, OpError};
+use std::net::Ipv4Addr;
+use std::time::Instant;
+use wharf_engine::SwIfIndex;
+use wharf_nodes::ip4::{Adjacency, AdjacencyKind};
+use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
+use wharf_nodes::wire::ip4::Ip4Prefix;
+use zerocopy::IntoBytes;
+
+impl Dataplane {
+    fn make_adjacency(&self, key: AdjacencyKey) -> Adjacency {
+        let on = |interface: SwIfIndex| {
+            let record = self.interfaces.get(&interface);
+            let mut adjacency =
+                Adjacency { tx: interface, mtu: record.map_or(0, |r| r.mtu), ..Adjacency::default() };
+            if record.is_some_and(|r| r.point_to_point) {
+                adjacency.kind = AdjacencyKind::PointToPoint;
+            } else {
+                adjacency.kind = AdjacencyKind::Arp;
+            }
+            adjacency
+        };
+        match key {
+            AdjacencyKey::Drop => Adjacency { kind: AdjacencyKind::Drop, ..Adjacency::default() },
+            AdjacencyKey::Punt => Adjacency { kind: AdjacencyKind::Punt, ..Adjacency::default() },
+            AdjacencyKey::Local => Adjacency { kind: AdjacencyKind::Local, ..Adjacency::default() },
+            AdjacencyKey::Glean(interface) => on(interface),
+            AdjacencyKey::Neighbour(interface, address) => {
+                let mut adjacency = on(interface);
+                adjacency.next_hop = address.to_bits();
+                if adjacency.kind == AdjacencyKind::Arp {
+                    self.complete(&mut adjacency, interface, address);
+                }
+                adjacency
+            }
+        }
+    }
+
+    /// Fills an adjacency's header in if the neighbour is known.
+    fn complete(&self, adjacency: &mut Adjacency, interface: SwIfIndex, address: Ipv4Addr) {
+        let known = self.neighbours.get(interface, address).filter(|n| n.state != NeighbourState::Incomplete);
+        let own = self.interfaces.get(&interface).map_or(MacAddress::ZERO, |i| i.mac);
+        match known {
+            Some(neighbour) => {
+                let header = EthernetHeader::new(neighbour.mac, own, EtherType::IP4);
+                adjacency.rewrite.copy_from_slice(header.as_bytes());
+                adjacency.kind = AdjacencyKind::Rewrite;
+            }
+            None => adjacency.kind = AdjacencyKind::Arp,
+        }
+    }
+
+    pub(crate) fn adjacency_key(via: Via) -> AdjacencyKey {
+        match via {
+            Via::NextHop(address, interface) => AdjacencyKey::Neighbour(interface, address),
+            Via::Attached(interface) => AdjacencyKey::Glean(interface),
+            Via::Local(_) => AdjacencyKey::Local,
+            Via::Drop => AdjacencyKey::Drop,
+            Via::Punt => AdjacencyKey::Punt,
+        }
+    }
+
+    fn acquire(&mut self, via: Via) -> Result<u32, OpError> {
+        let key = Self::adjacency_key(via);
+        if let Some(index) = self.adjacencies.find(key) {
+            self.adjacencies.acquire(key, Adjacency::default);
+            return Ok(index);
+        }
+        let entry = self.make_adjacency(key);
+        match self.adjacencies.acquire(key, || entry) {
+            Some(index) => Ok(index),
+            None => OpError::refused("too many adjacencies"),
+        }
+    }
+
+    fn fib_mut(&mut self, table: u32) -> Result<&mut Fib, OpError> {
+        match self.fibs.get_mut(&table) {
+            Some(fib) => Ok(fib),
+            None => OpError::parameter("table", format!("there is no IPv4 table {table}")),
+        }
+    }
+
+    /// Adds a route, or replaces the one that the same source had.
+    pub fn add_route(
+        &mut self,
+        table: u32,
+        prefix: Ip4Prefix,
+        source: RouteSource,
+        via: Via,
+    ) -> Result<(), OpError> {
+        if self.fib_mut(table)?.routes().len() >= MAX_ROUTES {
+            return OpError::parameter("prefix", format!("table {table} has {MAX_ROUTES} routes already"));
+        }
+        let adjacency = self.acquire(via)?;
+        self.publish_adjacencies();
+        let way = crate::ip4::Way::new(source, via, adjacency);
+        match self.fib_mut(table)?.insert(prefix, way) {
+            Ok(replaced) => {
+                if let Some(old) = replaced {
+                    self.adjacencies.release(old, self.engine.domain());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.adjacencies.release(adjacency, self.engine.domain());
+                OpError::parameter("prefix", error.to_string())
+            }
+        }
+    }
+
+    /// Removes a source's route; the packets on their way along it arrive.
+    pub fn delete_route(
+        &mut self,
+        table: u32,
+        prefix: Ip4Prefix,
+        source: RouteSource,
+    ) -> Result<(), OpError> {
+        match self.fib_mut(table)?.remove(prefix, source) {
+            Some(way) => {
+                self.adjacencies.release(way.adjacency, self.engine.domain());
+                Ok(())
+            }
+            None => {
+                OpError::parameter("prefix", format!("there is no such route to {prefix} in table {table}"))
+            }
+        }
+    }
+
+    /// The interface through whose subnet `next_hop` is reached.
+    pub fn resolve(&self, table: u32, next_hop: Ipv4Addr) -> Option<SwIfIndex> {
+        let (_, route) = self.fibs.get(&table)?.routes().lookup(next_hop)?;
+        route.ways().find_map(|way| match way.via {
+            Via::Attached(interface) | Via::NextHop(_, interface) => Some(interface),
+            _ => None,
+        })
+    }
+
+    /// Creates an empty table, or says that it is there.
+    pub fn add_table(&mut self, table: u32) -> Result<(), OpError> {
+        if self.fibs.contains_key(&table) {
+            return Ok(());
+        }
+        if self.fibs.len() >= 4096 {
+            return OpError::parameter("table", "there are 4096 IPv4 tables already");
+        }
+        let index = self.fibs.len() as u32;
+        self.fibs.insert(table, Fib::new(index, self.engine.domain()));
+        self.publish();
+        Ok(())
+    }
+
+    /// Deletes a table without routes and interfaces. Table 0 stays.
+    pub fn delete_table(&mut self, table: u32) -> Result<(), OpError> {
+        if table == 0 {
+            return OpError::parameter("table", "table 0 cannot be deleted");
+        }
+        let routes = self.fib_mut(table)?.routes().len();
+        if routes != 0 {
+            return OpError::parameter("table", format!("table {table} still has {routes} routes"));
+        }
+        if let Some(index) = self.vxlan.list.iter().find(|(_, t)| t.table == table).map(|(i, _)| *i) {
+            return OpError::refused(format!("table {table} is used by {}", self.interface_name(index)));
+        }
+        if let Some(user) = self.interfaces.values().find(|i| i.table == table) {
+            return OpError::parameter("table", format!("table {table} is used by {}", user.name));
+        }
+        self.fibs.remove(&table);
+        for (index, fib) in self.fibs.values_mut().enumerate() {
+            fib.index = index as u32;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// The table that an interface is in.
+    pub(crate) fn table_of(&self, interface: SwIfIndex) -> u32 {
+        self.interfaces.get(&interface).map_or(0, |i| i.table)
+    }
+
+    /// Records a neighbour; with a host route if `in_fib` and its subnet is connected.
+    pub fn set_neighbour(
+        &mut self,
+        interface: SwIfIndex,
+        address: Ipv4Addr,
+        mac: MacAddress,
+        fixed: bool,
+        in_fib: bool,
+        now: Instant,
+    ) -> Result<(), OpError> {
+        if mac.is_multicast() || mac.is_zero() {
+            return OpError::parameter("mac", format!("{mac} is not the address of a neighbour"));
+        }
+        if self.interfaces.get(&interface).is_some_and(|i| i.point_to_point) {
+            let name = self.interface_name(interface);
+            let why = format!("{name} is in IP mode: it has one peer and no neighbours");
+            return OpError::parameter("interface", why);
+        }
+        let changed = match self.neighbours.set(interface, address, mac, fixed, now) {
+            Ok(changed) => changed,
+            Err(error) => return OpError::parameter("ip4", error.to_string()),
+        };
+        if !changed {
+            return Ok(());
+        }
+        self.refresh_adjacency(interface, address);
+        let connected = self.interfaces.get(&interface).is_some_and(|i| i.can_arp(address));
+        let known = self.neighbours.get(interface, address).is_some_and(|n| n.in_fib);
+        if in_fib && connected && !known {
+            let table = self.table_of(interface);
+            let via = Via::NextHop(address, interface);
+            self.add_route(table, Ip4Prefix::host(address), RouteSource::Neighbour, via)?;
+            self.neighbours.set_in_fib(interface, address, true);
+        }
+        self.publish_adjacencies();
+        // Packets that wait for this neighbour are held by workers that may be asleep.
+        self.engine.wake_workers();
+        Ok(())
+    }
+
+    fn refresh_adjacency(&mut self, interface: SwIfIndex, address: Ipv4Addr) {
+        let key = AdjacencyKey::Neighbour(interface, address);
+        if let Some(index) = self.adjacencies.find(key) {
+            let entry = self.make_adjacency(key);
+            self.adjacencies.change(index, |old| *old = entry);
+        }
+    }
+
+    /// Fills all adjacencies of an interface anew: its MAC address or MTU changed.
+    pub(crate) fn refresh_interface(&mut self, interface: SwIfIndex) {
+        let of = |key: &AdjacencyKey| match key {
+            AdjacencyKey::Neighbour(i, _) | AdjacencyKey::Glean(i) => *i == interface,
+            _ => false,
+        };
+        let list: Vec<_> = self.adjacencies.iter().filter(|(_, key)| of(key)).collect();
+        for (index, key) in list {
+            let entry = self.make_adjacency(key);
+            self.adjacencies.change(index, |old| *old = entry);
+        }
+    }
+
+    /// Forgets a neighbour and its host route.
+    pub fn forget_neighbour(&mut self, interface: SwIfIndex, address: Ipv4Addr) {
+        let Some(neighbour) = self.neighbours.remove(interface, address) else { return };
+        if neighbour.in_fib {
+            let table = self.table_of(interface);
+            let gone = self.delete_route(table, Ip4Prefix::host(address), RouteSource::Neighbour);
+            debug_assert!(gone.is_ok());
+        }
+        self.refresh_adjacency(interface, address);
+        self.publish_adjacencies();
+    }
+
+    /// Every route of every table that needs `interface`.
+    pub(crate) fn routes_through(&self, interface: SwIfIndex) -> Vec<(u32, Ip4Prefix, RouteSource)> {
+        let mut list = Vec::new();
+        for (table, fib) in &self.fibs {
+            let uses = |route: &Route| -> Vec<RouteSource> {
+                (route.ways().filter(|w| w.via.interface() == Some(interface)).map(|w| w.source)).collect()
+            };
+            for (prefix, route) in fib.routes().iter() {
+                list.extend(uses(route).into_iter().map(|source| (*table, prefix, source)));
+            }
+        }
+        list
+    }
+}
