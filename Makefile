@@ -7,14 +7,14 @@ FUZZ_PACKAGES := g++ libclang-rt-16-dev
 GATE_PACKAGES := valgrind
 TEST_PACKAGES := $(DEMO_PACKAGES) $(FUZZ_PACKAGES) $(GATE_PACKAGES) procps util-linux python3-scapy tcpdump traceroute iputils-arping \
     clang llvm libbpf-dev
-FUZZ_TARGETS := startup_conf cli memif_messages memif_session graph bridge pg api
+FUZZ_TARGETS := startup_conf config cli memif_messages memif_session graph bridge pg api api_sequence
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= $(if $(filter true,$(CI)),60,10)
 BENCH := cargo run --release --quiet -p wharf-benches --
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
 
 .PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench bench-growth \
-    bench-tcp bench-build fuzz xdp-check deny test-packages clean-netns
+    bench-checks bench-tcp bench-api bench-build fuzz xdp-check deny test-packages clean-netns
 .DEFAULT_GOAL := help
 # One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
 .NOTPARALLEL:
@@ -41,6 +41,7 @@ test-packages:
 	@tools/install.sh "the tests" $(TEST_PACKAGES)
 	@tools/testpmd.sh
 	@tools/ovs.sh
+	@tools/unpack.sh prometheus usr/bin/prometheus prometheus
 	@tools/papi.sh
 
 test-unit: ## the tests without kernel and peers, side by side
@@ -56,7 +57,9 @@ test-loom: ## ring indices, rcu and handoff under loom
 
 test-fuzz: ## replay the fuzz corpus, then fuzz each target a little
 	cargo test --manifest-path fuzz/Cargo.toml
-	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I TARGET tools/fuzz.sh TARGET $(FUZZ_SECONDS)
+	@rm -f $${CARGO_TARGET_DIR:-fuzz/target}/failed-*.log
+	@printf '%s\n' $(FUZZ_TARGETS) | xargs -P 2 -I TARGET tools/fuzz.sh TARGET $(FUZZ_SECONDS) || \
+	    { tail -n 20 $${CARGO_TARGET_DIR:-fuzz/target}/failed-*.log; exit 1; }
 
 gate: ## instructions of the hot paths, at most 3 % above those of benches/instructions.json (valgrind)
 	@tools/install.sh "counting instructions" $(GATE_PACKAGES)
@@ -85,9 +88,16 @@ bench: bench-build ## Mpps, cycles and latency of each path, beside dpdk-testpmd
 bench-growth: bench-build ## cycles a packet as routes, destinations, interfaces, vectors and packets grow
 	$(BENCH) growth
 
+bench-checks: bench-build ## cycles a packet of the cross-connect with and without the checks of a memif peer
+	RUSTFLAGS="--cfg memif_unchecked" cargo build --release --target-dir target/unchecked -p wharf -p wharf-benches
+	$(BENCH) checks --unchecked target/unchecked/release/wharf
+
 bench-tcp: bench-build ## TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
 	@tools/install.sh "TCP" iperf3 iproute2 ethtool
 	$(BENCH) tcp
+
+bench-api: bench-build ## route messages a second over the API, and how long a ping takes under load
+	$(BENCH) api
 
 bench-build:
 	cargo build --release -p wharf

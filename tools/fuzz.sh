@@ -27,9 +27,24 @@ fi
 cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --features libfuzzer --bin "$target"
 build=${CARGO_TARGET_DIR:-fuzz/target}
 found=$build/corpus/$target
+log=$build/fuzz-$target.log
 mkdir -p "$found" "fuzz/regressions/$target"
 trap 'rmdir --ignore-fail-on-non-empty "fuzz/regressions/$target" fuzz/regressions 2>/dev/null || true' EXIT
 echo "fuzzing $target for $2 s"
-"$build/$host/release/$target" -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=4096 -verbosity=0 \
-    -print_final_stats=1 -artifact_prefix="fuzz/regressions/$target/" "$found" "fuzz/corpus/$target" </dev/null 2>&1 |
-    sed '/# Uses: /d; /ecommended dictionary/d'
+if "$build/$host/release/$target" -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=4096 -verbosity=0 \
+    -print_final_stats=1 -artifact_prefix="fuzz/regressions/$target/" "$found" "fuzz/corpus/$target" </dev/null >"$log" 2>&1
+then
+    echo "fuzzed $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs"
+    exit 0
+fi
+# The find as text too: where only the output is kept, it can be made again.
+{
+    echo "fuzzing $target failed:"
+    grep -vE '^\s*NEW_FUNC|ecommended dictionary|# Uses: ' "$log" | tail -n 60
+    for find in "fuzz/regressions/$target"/*; do
+        echo "$find, at most 4096 bytes by base64:"
+        head -c 4096 "$find" | base64 -w 160
+    done
+} >"$build/failed-$target.log"
+cat "$build/failed-$target.log"
+exit 1

@@ -1,7 +1,7 @@
 //! Access lists: the classifier alone, and IPv4 forwarding with lists on the interface that receives.
 //!
 //! "attack" are packets made of addresses and ports that the rules name, mixed at random: they go as far down in the tables as any. "typical" are packets
-//! that rules permit.
+//! that rules permit. A "flood" is of so many flows that no verdict is remembered.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -165,6 +165,12 @@ fn forwarding(c: &mut Criterion) {
             rig.check();
         }
     }
+    for count in [100, 1_000, 10_000] {
+        let rules = policy(count, Action::Permit);
+        let mut rig = guarded(&rules, Action::Permit, frames(&rules, true, 1 << 17), 1024);
+        group.bench_function(format!("{count} rules, flood of flows"), |b| b.iter(|| rig.turn()));
+        rig.check();
+    }
     for (name, flows) in [("1,024", 1024), ("1,000,000", 1_000_000)] {
         let rules = policy(1_000, Action::Reflect);
         let packets = frames(&rules, false, flows);
@@ -173,6 +179,15 @@ fn forwarding(c: &mut Criterion) {
         group.bench_function(format!("{name} sessions"), |b| b.iter(|| rig.turn()));
         rig.check();
     }
+    // Each packet opens a session, which by its next turn is recycled: a million flows, and room for an eighth of them.
+    let rules = policy(500, Action::Reflect);
+    let known = frames(&rules, false, FLOWS);
+    let mut rig = guarded(&rules, Action::Reflect, known, 1 << 17);
+    group.bench_function("500 rules, sessions", |b| b.iter(|| rig.turn()));
+    rig.check();
+    let mut rig = guarded(&rules, Action::Reflect, frames(&rules, false, 1 << 20), 1 << 17);
+    group.bench_function("500 rules, flood of sessions", |b| b.iter(|| rig.turn()));
+    rig.check();
     // The same packets without sessions: what their own memory costs.
     let mut plain = router(frames(&base, false, 1_000_000));
     group.bench_function("without lists, 1,000,000 flows", |b| b.iter(|| plain.turn()));

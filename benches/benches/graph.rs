@@ -81,7 +81,7 @@ fn graph(c: &mut Criterion) {
         let mut group = c.benchmark_group(name);
         for size in SIZES {
             let source = Source::new(packets.clone(), size);
-            let mut rig = Rig::new(list(), input, None, Box::new(source), Box::new(Sink));
+            let mut rig = Rig::new(list(), input, None, vec![(Box::new(source), Box::new(Sink))]);
             group.throughput(Throughput::Elements(size as u64));
             group.bench_function(BenchmarkId::from_parameter(size), |b| b.iter(|| rig.turn()));
             rig.check();

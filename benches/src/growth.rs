@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
+use wharf_engine::frame::FRAME_SIZE;
 
 use crate::case::Case;
 use crate::load::{Load, Mode};
@@ -10,6 +11,7 @@ use crate::machine::Machine;
 use crate::process::{WorkDir, memory, pin, target_dir};
 use crate::report::{SHARE, Spread, remark, unix_time, write_json};
 use crate::run::{Rig, counted};
+use crate::scaling::{self, Scaled};
 use crate::svg::{Bar, Chart, draw};
 use crate::traffic::{FIRST_DESTINATION, FRAME, Traffic};
 use crate::wharf::{self, Runtime, Wharf};
@@ -86,7 +88,8 @@ const DESTINATIONS: &str = "IPv4: distinct destinations, 1,000,000 /32 routes";
 const INTERFACES: &str = "IPv4: connected interfaces, all but two of them silent";
 const VECTORS: &str = "IPv4: slots of the receive ring, which limit a vector";
 const SIZES: &str = "cross-connect: bytes of a frame with its FCS";
-const AXES: [&str; 5] = [ROUTES, DESTINATIONS, INTERFACES, VECTORS, SIZES];
+const WORKERS: &str = "IPv4: workers, each with packets of its own from memory";
+const AXES: [&str; 6] = [ROUTES, DESTINATIONS, INTERFACES, VECTORS, SIZES, WORKERS];
 
 /// One run of one point.
 #[derive(Debug, Clone, Serialize)]
@@ -116,7 +119,6 @@ struct Results {
     rounds: usize,
     seconds: f64,
     rows: Vec<Row>,
-    workers: String,
 }
 
 /// Measures, prints, and writes down.
@@ -127,6 +129,9 @@ pub(crate) fn run(options: &GrowthOptions, rig: &Rig<'_>) -> Result<()> {
     let mut rows = Vec::new();
     for round in 1..=options.rounds {
         for point in points() {
+            if options.axis.as_ref().is_some_and(|word| !point.axis.contains(word.as_str())) {
+                continue;
+            }
             let row = undisturbed(|| {
                 measure(&point, rig, round, options, machine.tsc_hz)
                     .map_err(|e| format!("{}, {}: {e}", point.axis, point.value))
@@ -134,19 +139,22 @@ pub(crate) fn run(options: &GrowthOptions, rig: &Rig<'_>) -> Result<()> {
             println!("round {round}: {} ({}) {:.2} Mpps", point.axis, point.value, row.mpps);
             rows.push(row);
         }
+        // The load has no part in these.
+        let cores = [rig.dut_core, rig.load_core];
+        for n in 1..=cores.len() {
+            let row =
+                undisturbed(|| workers(cores.get(..n).unwrap_or_default(), round, options, machine.tsc_hz))?;
+            println!("round {round}: {WORKERS} ({n}) {:.2} Mpps", row.mpps);
+            rows.push(row);
+        }
     }
-    let workers = format!(
-        "workers: one. Two need as many loads, hence four cores of their own; this machine has {}",
-        machine.cores
-    );
-    println!("{}{workers}", table(&rows));
+    println!("{}", table(&rows));
     let unix_time = unix_time();
     let dir = target_dir()?.join("bench");
     let path = options.json.clone().unwrap_or_else(|| dir.join(format!("growth-{unix_time}.json")));
     let svg = path.with_extension("svg");
     let plot = plot(&rows, &machine, unix_time);
-    let results =
-        Results { machine, unix_time, rounds: options.rounds, seconds: options.seconds, rows, workers };
+    let results = Results { machine, unix_time, rounds: options.rounds, seconds: options.seconds, rows };
     write_json(&path, &results)?;
     std::fs::write(&svg, plot).map_err(|e| format!("{}: {e}", svg.display()))?;
     println!("results: {} and {}", path.display(), svg.display());
@@ -166,6 +174,25 @@ fn undisturbed(mut measure: impl FnMut() -> Result<Row>) -> Result<Row> {
         }
     }
     Ok(best)
+}
+
+fn workers(cores: &[usize], round: usize, options: &GrowthOptions, tsc_hz: f64) -> Result<Row> {
+    let Scaled { rate, share } = scaling::measure(cores, duration(options.seconds)?)?;
+    let cycles = tsc_hz * cores.len() as f64 / rate;
+    Ok(Row {
+        axis: WORKERS,
+        value: cores.len().to_string(),
+        round,
+        mpps: rate / 1e6,
+        gbit_per_second: rate * FRAME as f64 * 8.0 / 1e9,
+        cycles_per_packet: cycles,
+        node_cycles_per_packet: cycles,
+        vector: FRAME_SIZE as f64,
+        starved: 0.0,
+        core_share: share,
+        programmed_ms: None,
+        bytes_per_route: None,
+    })
 }
 
 fn measure(point: &Point, rig: &Rig<'_>, round: usize, options: &GrowthOptions, tsc_hz: f64) -> Result<Row> {
@@ -256,12 +283,12 @@ fn table(rows: &[Row]) -> String {
         "\nmedians over the rounds; cycles by the clock on the wall, and by wharf's nodes, without waiting for packets\n",
     );
     let points = by_point(rows);
-    for axis in AXES {
+    for axis in AXES.iter().filter(|axis| rows.iter().any(|row| row.axis == **axis)) {
         text += &format!(
             "\n{axis}\n{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}\n",
             "", "Mpps", "Gbit/s", "cycles", "nodes", "vector"
         );
-        for point in points.iter().filter(|p| p.iter().all(|r| r.axis == axis)) {
+        for point in points.iter().filter(|p| p.iter().all(|r| r.axis == *axis)) {
             let of = |value: fn(&Row) -> f64| median(point, value);
             text += &format!(
                 "{:>10}{:>9.2}{:>9.2}{:>9.1}{:>9.1}{:>9.1}",
@@ -272,7 +299,7 @@ fn table(rows: &[Row]) -> String {
                 of(|r| r.node_cycles_per_packet),
                 of(|r| r.vector)
             );
-            if axis == ROUTES {
+            if *axis == ROUTES {
                 text += &format!("  programmed in {:.1} ms", of(|r| r.programmed_ms.unwrap_or(f64::NAN)));
                 let bytes = of(|r| r.bytes_per_route.unwrap_or(f64::NAN));
                 if bytes.is_finite() {
@@ -290,6 +317,7 @@ fn plot(rows: &[Row], machine: &Machine, unix_time: u64) -> String {
     let points = by_point(rows);
     let charts: Vec<Chart> = AXES
         .iter()
+        .filter(|axis| rows.iter().any(|row| row.axis == **axis))
         .map(|axis| Chart {
             title: format!("{axis}: cycles a packet in wharf's nodes"),
             bars: (points.iter().filter(|p| p.iter().all(|r| r.axis == *axis)))

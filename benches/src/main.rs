@@ -6,7 +6,9 @@
 //! shared machine only ratios within a round mean something.
 #![forbid(unsafe_code)]
 
+mod api;
 mod case;
+mod checks;
 mod floor;
 mod gate;
 mod growth;
@@ -19,6 +21,7 @@ mod pace;
 mod process;
 mod report;
 mod run;
+mod scaling;
 mod svg;
 mod tcp;
 mod testpmd;
@@ -63,6 +66,8 @@ enum Command {
     Latency(LatencyOptions),
     /// Cost of a packet against growth of tables, ports, vectors and packets
     Growth(GrowthOptions),
+    /// Cost of the checks of a memif peer: wharf beside a build without them
+    Checks(ChecksOptions),
     /// TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
     Tcp(TcpOptions),
     /// Count instructions of the hot paths under valgrind, and compare them with the baseline
@@ -74,6 +79,8 @@ enum Command {
     /// The paths of the gate, for valgrind to count
     #[command(hide = true)]
     GatePaths,
+    /// Route messages a second over the binary API, and how long pings take while the control plane works
+    Api(Place),
     /// Processor time and memory of an idle wharf
     Idle {
         /// Seconds to watch it
@@ -145,6 +152,9 @@ struct LatencyOptions {
 
 #[derive(Args)]
 struct GrowthOptions {
+    /// Only what grows by this word of its name: routes, destinations, interfaces, slots, bytes
+    #[arg(long)]
+    axis: Option<String>,
     /// Rounds through all points
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -154,6 +164,21 @@ struct GrowthOptions {
     /// Where the results go [default: target/bench/growth-TIME.json]
     #[arg(long)]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+struct ChecksOptions {
+    /// Rounds through both builds
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Seconds of each run
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// The wharf without checks (`make bench-checks` builds it)
+    #[arg(long)]
+    unchecked: PathBuf,
     #[command(flatten)]
     place: Place,
 }
@@ -188,11 +213,18 @@ fn main() -> ExitCode {
         Some(Command::Growth(options)) => {
             Stop::new().and_then(|stop| growth::run(&options, &Rig::new(&options.place, None, &stop)?))
         }
+        Some(Command::Checks(options)) => Stop::new().and_then(|stop| {
+            let Place { dut_core, load_core, .. } = options.place;
+            let without = Place { dut_core, load_core, wharf: Some(options.unchecked.clone()) };
+            let checked = Rig::new(&options.place, None, &stop)?;
+            checks::run(&options, &checked, &Rig::new(&without, None, &stop)?)
+        }),
         Some(Command::Tcp(options)) => {
             Stop::new().and_then(|stop| tcp::run(&options, &Rig::new(&options.place, None, &stop)?))
         }
         Some(Command::Gate { update }) => gate::run(update),
         Some(Command::GatePaths) => gate::run_paths(),
+        Some(Command::Api(place)) => Stop::new().and_then(|stop| api::run(&place, &stop)),
         Some(Command::Idle { seconds, no_af_xdp, place }) => {
             Stop::new().and_then(|stop| idle::run(&place, duration(seconds)?, !no_af_xdp, &stop))
         }

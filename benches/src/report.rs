@@ -119,6 +119,8 @@ struct Summary {
     of_testpmd_io: Option<Spread>,
     /// Cycles a packet beyond those of the floor in the same round.
     over_floor: Option<Spread>,
+    /// The same two of what was measured with this path's own traffic, where it has its own.
+    same_traffic: Option<(Spread, Spread)>,
     /// Packets that the program took and did not send on, of those it took.
     loss: f64,
     starved: f64,
@@ -211,9 +213,16 @@ impl Report {
     }
 
     fn summary(&self, case: Case, load: Mode) -> Option<Summary> {
-        let ratio = |run: &Run| Some(run.mpps / self.same_round(Case::TestpmdIo, run)?.mpps);
-        let over =
-            |run: &Run| Some(run.cycles_per_packet - self.same_round(Case::Floor, run)?.cycles_per_packet);
+        let ratio = |io| {
+            let ratio = move |run: &Run| Some(run.mpps / self.same_round(io, run)?.mpps);
+            Spread::of(self.of(case, load).filter_map(ratio))
+        };
+        let over = |floor| {
+            let over =
+                move |run: &Run| Some(run.cycles_per_packet - self.same_round(floor, run)?.cycles_per_packet);
+            Spread::of(self.of(case, load).filter_map(over))
+        };
+        let (floor, io) = case.references();
         let (sent, received) =
             self.of(case, load).fold((0, 0), |(s, r), run| (s + run.sent, r + run.received));
         Some(Summary {
@@ -221,8 +230,11 @@ impl Report {
             load,
             mpps: Spread::of(self.of(case, load).map(|run| run.mpps))?,
             cycles_per_packet: Spread::of(self.of(case, load).map(|run| run.cycles_per_packet))?,
-            of_testpmd_io: Spread::of(self.of(case, load).filter_map(ratio)),
-            over_floor: Spread::of(self.of(case, load).filter_map(over)),
+            of_testpmd_io: ratio(Case::TestpmdIo),
+            over_floor: over(Case::Floor),
+            same_traffic: ratio(io)
+                .zip(over(floor))
+                .filter(|_| floor != Case::Floor && case != floor && case != io),
             loss: 1.0 - (received as f64 / sent as f64).min(1.0),
             starved: self.of(case, load).map(|run| run.starved).fold(0.0, f64::max),
             core_share: self.of(case, load).map(|run| run.core_share).fold(1.0, f64::min),
@@ -244,7 +256,7 @@ impl Report {
                 load = Some(s.load);
                 let _ = writeln!(
                     text,
-                    "\nmedians over the rounds, and their range; the load writes {}\n{:<12}{:>24}{:>15}{:>22}{:>12}{:>8}",
+                    "\nmedians over the rounds, and their range; the load writes {}\n{:<18}{:>24}{:>15}{:>22}{:>12}{:>8}",
                     match s.load {
                         Mode::Descriptors => "descriptors, as applications do",
                         Mode::Indices => "indices only, so that caches stay warm",
@@ -262,18 +274,22 @@ impl Report {
             let none = || "-".to_string();
             let _ = writeln!(
                 text,
-                "{:<12}{:>24}{:>15.1}{:>22}{:>12}{:>7.1}%{}",
+                "{:<18}{:>24}{:>15.1}{:>22}{:>12}{:>7.1}%{}{}",
                 s.path,
                 spread(s.mpps),
                 s.cycles_per_packet.median,
                 s.of_testpmd_io.map_or_else(none, spread),
                 s.over_floor.map_or_else(none, |s| format!("{:+.1}", s.median)),
                 s.loss * 100.0,
-                remark(s.starved, s.core_share)
+                remark(s.starved, s.core_share),
+                s.same_traffic.map_or_else(String::new, |(ratio, over)| format!(
+                    "  {:.2} of testpmd io and {:+.1} over the floor with the same traffic",
+                    ratio.median, over.median
+                ))
             );
         }
         for (path, error) in &self.failures {
-            let _ = writeln!(text, "{path:<12}not measured: {}", error.lines().next().unwrap_or_default());
+            let _ = writeln!(text, "{path:<18}not measured: {}", error.lines().next().unwrap_or_default());
         }
         for (path, runtime) in &self.runtime {
             let _ = writeln!(

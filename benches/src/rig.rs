@@ -75,46 +75,52 @@ impl DeviceOutput for Sink {
     }
 }
 
-/// An engine with one worker, interfaces [`FROM`] and [`TO`].
+/// What a worker receives from, and what it sends to.
+pub type Devices = (Box<dyn DeviceInput>, Box<dyn DeviceOutput>);
+
+/// An engine with a worker or more, interfaces [`FROM`] and [`TO`].
 #[derive(Debug)]
 pub struct Rig {
     /// The engine.
     pub engine: Engine,
-    worker: Worker,
+    /// Its workers, of which there is at least one.
+    pub workers: Vec<Worker>,
 }
 
 impl Rig {
-    /// `list`, to which packets of `source` come at node `input`, and whose packets for [`TO`] go to `sink`. Of the
+    /// `list` with a worker for each of `devices`, whose packets come in at node `input`; those for [`TO`] go to its sink. Of the
     /// processor's instruction sets no better one than `level` is used.
-    pub fn new(
-        mut list: GraphBuilder,
-        input: &str,
-        level: Option<CpuLevel>,
-        source: Box<dyn DeviceInput>,
-        sink: Box<dyn DeviceOutput>,
-    ) -> Rig {
-        list.input(source.node());
-        let pool = PoolConfig { buffers: 2048, limit: 2048, ..Default::default() };
-        let config = EngineConfig { pool, level, ..Default::default() };
-        let (mut engine, mut workers) = Engine::manual(&config, list).expect("the graph is right");
+    pub fn new(mut list: GraphBuilder, input: &str, level: Option<CpuLevel>, devices: Vec<Devices>) -> Rig {
+        if let Some((source, _)) = devices.first() {
+            list.input(source.node());
+        }
+        let buffers = 2048 * devices.len() as u32;
+        let pool = PoolConfig { buffers, limit: buffers, ..Default::default() };
+        let config = EngineConfig { pool, level, workers: vec![None; devices.len()], ..Default::default() };
+        let (mut engine, workers) = Engine::manual(&config, list).expect("the graph is right");
         let node = engine.graph().find(input);
         assert!(node.is_some(), "no node {input}");
-        let outputs: [(_, _, Box<dyn DeviceOutput>); 2] = [(FROM, "from", Box::new(Sink)), (TO, "to", sink)];
-        for (index, name, output) in outputs {
-            let setup = InterfaceSetup { name: name.into(), up: true, input: node, loopback: false };
+        for (index, name) in [(FROM, "from"), (TO, "to")] {
+            let setup = InterfaceSetup { name: name.into(), up: true, input: node, loopback: None };
             engine.set_interface(index, Some(setup));
-            engine.attach_output(index, WorkerIndex(0), output).expect("there is a worker");
         }
-        let attached = engine.attach_input(FROM, 0, WorkerIndex(0), RxMode::Polling, source);
-        assert!(attached.is_ok(), "there is a worker");
-        let worker = workers.pop().expect("there is a worker");
-        Rig { engine, worker }
+        for (n, (source, sink)) in devices.into_iter().enumerate() {
+            let worker = WorkerIndex(n as u16);
+            for (index, output) in [(FROM, Box::new(Sink) as Box<dyn DeviceOutput>), (TO, sink)] {
+                engine.attach_output(index, worker, output).expect("there is a worker");
+            }
+            let attached = engine.attach_input(FROM, n as u16, worker, RxMode::Polling, source);
+            assert!(attached.is_ok(), "there is a worker");
+        }
+        Rig { engine, workers }
     }
 
-    /// One turn of the worker.
+    /// One turn of each worker.
     #[inline]
     pub fn turn(&mut self) {
-        self.worker.turn();
+        for worker in &mut self.workers {
+            worker.turn();
+        }
     }
 
     /// Packets received, and sent to a device, so far.

@@ -14,6 +14,9 @@ use crate::report::{Report, Run};
 use crate::wharf::{Binaries, Wharf};
 use crate::{CompareOptions, Place, Result, duration, testpmd, wharf};
 
+/// Time for packets to all destinations to have come by.
+const SESSIONS: Duration = Duration::from_secs(2);
+
 /// What all runs share.
 pub(crate) struct Rig<'a> {
     /// Core of the program under test.
@@ -74,18 +77,18 @@ impl<'a> Rig<'a> {
     /// The program of `case`, ready for connections to the sockets of `dir`.
     pub(crate) fn start(&self, case: Case, dir: &WorkDir) -> Result<Dut> {
         match case {
-            Case::Floor => {
+            Case::Floor | Case::FloorMillion => {
                 let own = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
                 let mut command = Command::new(own);
                 command.arg("floor").arg(dir.path()).arg(self.dut_core.to_string());
                 Program::start("floor", &mut command, dir).map(Dut::Other)
             }
-            Case::TestpmdIo | Case::TestpmdMac => {
-                let mode = if case == Case::TestpmdIo { "io" } else { "mac" };
+            Case::TestpmdIo | Case::TestpmdIoMillion | Case::TestpmdMac => {
+                let mode = if case == Case::TestpmdMac { "mac" } else { "io" };
                 let program = self.testpmd.as_ref().map_err(Clone::clone)?;
                 testpmd::start(program, mode, self.dut_core, self.load_core, dir).map(Dut::Other)
             }
-            Case::Xconnect | Case::Bridge | Case::Vxlan | Case::Ip4 | Case::Ip4Million => {
+            _ => {
                 let wharf = self.wharf(dir)?;
                 wharf.run_all(&wharf::interfaces(&dir.sockets()))?;
                 wharf.run_all(&wharf::forwarding(case))?;
@@ -123,6 +126,12 @@ impl<'a> Rig<'a> {
     fn measure(&self, case: Case, modes: &[Mode], time: Duration) -> Result<Vec<Measured>> {
         self.with(case, |load, dut| {
             let mut measured = Vec::new();
+            let mut modes = modes;
+            if case == Case::AclReflect1m {
+                // Its packets open a million sessions first.
+                modes = &[Mode::Packets];
+                load.measure(Mode::Packets, SESSIONS, self.stop)?;
+            }
             for mode in modes {
                 if let Dut::Wharf(wharf) = dut {
                     wharf.run("clear runtime")?;
@@ -183,7 +192,7 @@ pub(crate) fn compare(options: &CompareOptions, stop: &Stop) -> Result<()> {
                 Ok(measured) => {
                     for m in measured {
                         let run = Run::new(*case, m.mode, round, &m.sample, m.share, &report.machine);
-                        println!("round {round}: {:<12} {:6.2} Mpps ({})", case.name(), run.mpps, run.load());
+                        println!("round {round}: {:<18} {:6.2} Mpps ({})", case.name(), run.mpps, run.load());
                         report.add(run, m.runtime);
                     }
                 }

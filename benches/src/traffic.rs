@@ -17,6 +17,7 @@ const SOURCE_MAC_BYTES: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const NEXT_HOP_MAC: &str = "02:00:00:00:00:02";
 const NEXT_HOP_MAC_BYTES: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
+const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 /// Destinations are [`DESTINATIONS`] addresses from here on.
 pub(crate) const FIRST_DESTINATION: Ipv4Addr = Ipv4Addr::new(16, 0, 0, 0);
 /// Addresses that destinations are drawn from.
@@ -37,6 +38,10 @@ pub(crate) struct Traffic {
     pub(crate) destinations: u32,
     /// Lengths of frames without FCS, in turn: there is at least one.
     pub(crate) lengths: &'static [u16],
+    /// MAC addresses are drawn from so many, in a row from the one on, of each side.
+    pub(crate) stations: u32,
+    /// Frames are inside VXLAN packets from [`SOURCE`].
+    pub(crate) tunnelled: bool,
 }
 
 impl Default for Traffic {
@@ -46,6 +51,8 @@ impl Default for Traffic {
             buffer_size: 2048,
             destinations: DESTINATIONS,
             lengths: &[FRAME as u16],
+            stations: 1,
+            tunnelled: false,
         }
     }
 }
@@ -81,12 +88,17 @@ impl Traffic {
         // UDP to the discard port, without a checksum.
         p[34..38].copy_from_slice(&[0x80, 0, 0, 9]);
         p[38..40].copy_from_slice(&(len - 34).to_be_bytes());
-        p
+        for (at, seed) in [(0, 1 << 16), (6, 2 << 16)] {
+            let [_, mac @ ..] = (1 + random(seed | u32::from(n), self.stations)).to_be_bytes();
+            p[at + 3..at + 6].copy_from_slice(&mac);
+        }
+        if self.tunnelled { tunnel(&p, n) } else { p }
     }
 
     /// What a load writes into each descriptor: the length of its packet, if all have one.
     pub(crate) fn length(&self) -> Option<u32> {
         match self.lengths {
+            [one] if self.tunnelled => Some(u32::from(*one) + TUNNEL_HEADERS as u32),
             [one] => Some((*one).into()),
             _ => None,
         }
@@ -97,6 +109,19 @@ impl Traffic {
         let more = if arrives == Arrives::Tunnelled { TUNNEL_HEADERS } else { 0 };
         self.lengths.iter().any(|len| packet.len() == usize::from(*len) + more) && arrives.matches(packet)
     }
+}
+
+/// A frame inside a packet to the tunnel of [`crate::wharf::forwarding`], of flow `n`.
+fn tunnel(frame: &[u8], n: u16) -> Vec<u8> {
+    let len = (TUNNEL_HEADERS - 14 + frame.len()) as u16;
+    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, TTL, 17, 0, 0];
+    ip[2..4].copy_from_slice(&len.to_be_bytes());
+    ip.extend([SOURCE.octets(), OWN.octets()].concat());
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let udp = [0xc000 | n, 4789, len - 20, 0].map(u16::to_be_bytes).concat();
+    let vxlan = [8 << 24, 7 << 8].map(u32::to_be_bytes).concat();
+    [&DUT_MAC_BYTES[..], &SOURCE_MAC_BYTES, &[8, 0], &ip, &udp, &vxlan, frame].concat()
 }
 
 /// Which of our packets it is, by its identification.
@@ -183,7 +208,7 @@ impl Arrives {
         let own = [DUT_MAC_BYTES, SOURCE_MAC_BYTES].concat();
         sum_ok
             && match self {
-                Arrives::Unchanged => macs == own && ttl == TTL,
+                Arrives::Unchanged => macs[..3] == own[..3] && macs[6..9] == own[6..9] && ttl == TTL,
                 Arrives::NewMacs => macs[..6] != own[..6] && ttl == TTL,
                 Arrives::Tunnelled => false,
                 Arrives::Routed => macs[..6] == NEXT_HOP_MAC_BYTES && ttl == TTL - 1,

@@ -1,5 +1,6 @@
 //! The daemon, set up by its own command line client. All commands that the benchmarks need are here, in VPP's words.
 
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +62,17 @@ impl Wharf {
         dir: &WorkDir,
         stop: &Stop,
     ) -> Result<Self> {
+        Self::start_with(binaries, (dut_core, load_core), dir, stop, "")
+    }
+
+    /// As [`Wharf::start`], with more stanzas of startup.conf.
+    pub(crate) fn start_with(
+        binaries: &Binaries,
+        (dut_core, load_core): (usize, usize),
+        dir: &WorkDir,
+        stop: &Stop,
+        more: &str,
+    ) -> Result<Self> {
         let socket = dir.path().join("cli.sock");
         let words = format!(
             "unix {{ nodaemon runtime-dir {} cli-listen {} }} cpu {{ main-core {load_core} corelist-workers {dut_core} }}",
@@ -68,7 +80,7 @@ impl Wharf {
             socket.display()
         );
         let mut command = Command::new(&binaries.wharf);
-        command.args(words.split(' '));
+        command.args(words.split(' ')).args(more.split_whitespace());
         let program = Program::start("wharf", &mut command, dir)?;
         let mut wharf = Self { program, wharfctl: binaries.wharfctl.clone(), socket };
         let start = Instant::now();
@@ -166,7 +178,9 @@ pub(crate) fn silent(ids: Range<u32>) -> String {
 /// What a path needs beyond its interfaces.
 pub(crate) fn forwarding(case: Case) -> Vec<String> {
     match case {
-        Case::Floor | Case::TestpmdIo | Case::TestpmdMac => Vec::new(),
+        Case::Floor | Case::FloorMillion | Case::TestpmdIo | Case::TestpmdIoMillion | Case::TestpmdMac => {
+            Vec::new()
+        }
         Case::Xconnect => vec![
             "set interface l2 xconnect memif1/0 memif2/0".into(),
             "set interface l2 xconnect memif2/0 memif1/0".into(),
@@ -178,6 +192,23 @@ pub(crate) fn forwarding(case: Case) -> Vec<String> {
             format!("l2fib add {SOURCE_MAC} 1 memif1/0 static"),
             format!("l2fib add {DUT_MAC} 1 memif2/0 static"),
         ],
+        Case::BridgeTen | Case::BridgeTenThousand | Case::BridgeMillion => {
+            let stations = case.traffic().stations;
+            vec![
+                "create bridge-domain 1".into(),
+                format!("set bridge-domain learn-limit 1 {stations}"),
+                "set interface l2 bridge memif1/0 1".into(),
+                "set interface l2 bridge memif2/0 1".into(),
+                format!("set interface l2 learn-limit memif1/0 {stations}"),
+                format!("l2fib add count {stations} {DUT_MAC} 1 memif2/0 static"),
+            ]
+        }
+        Case::VxlanDecap => vec![
+            "set interface ip address memif1/0 192.168.1.1/24".into(),
+            "create vxlan tunnel src 192.168.1.1 dst 192.168.1.2 vni 7".into(),
+            "set interface l2 xconnect vxlan_tunnel0 memif2/0".into(),
+            "set interface l2 xconnect memif2/0 vxlan_tunnel0".into(),
+        ],
         Case::Vxlan => vec![
             "set interface ip address memif2/0 192.168.2.1/24".into(),
             format!("set ip neighbor memif2/0 192.168.2.2 {NEXT_HOP_MAC} static"),
@@ -187,7 +218,43 @@ pub(crate) fn forwarding(case: Case) -> Vec<String> {
         ],
         Case::Ip4 => routed(format!("{FIRST_DESTINATION}/8")),
         Case::Ip4Million => routed(format!("count {DESTINATIONS} {FIRST_DESTINATION}/32")),
+        Case::Acl100 => guarded(100, "permit"),
+        Case::Acl1k => guarded(1000, "permit"),
+        Case::Acl10k => guarded(10_000, "permit"),
+        Case::AclReflect => guarded(1000, "permit+reflect"),
+        Case::AclReflect1m => {
+            // An interface may have a quarter of the sessions.
+            let sessions = format!("set acl-plugin session table max-entries {}", 5 * DESTINATIONS);
+            [vec![sessions], guarded(1000, "permit+reflect")].concat()
+        }
     }
+}
+
+/// IPv4, and so many rules on the interface that is sent to: from and to small networks, to a few ports. What matches none is permitted
+/// by one more.
+fn guarded(rules: u32, action: &str) -> Vec<String> {
+    /// Rules of a list, and of a command.
+    const LIST: u32 = 1000;
+    let mut commands = routed(format!("{FIRST_DESTINATION}/8"));
+    let numbers: Vec<u32> = (0..rules).collect();
+    let rule = |n: &u32| {
+        let (src, len) = [("192.168.0.0", 16), ("192.168.1.0", 24), ("192.168.1.2", 32), ("192.168.7.0", 24)]
+            [(n % 4) as usize];
+        let dst = Ipv4Addr::from_bits(FIRST_DESTINATION.to_bits() + n * (DESTINATIONS / rules));
+        let to = [20, 24, 28][(n / 4 % 3) as usize];
+        let ports = ["0-65535", "9", "1-100", "80-180"][(n / 12 % 4) as usize];
+        format!("{action} src {src}/{len} dst {dst}/{to} proto 17 dport {ports}")
+    };
+    let mut lists: Vec<String> = numbers
+        .chunks(LIST as usize)
+        .map(|part| part.iter().map(rule).collect::<Vec<_>>().join(", "))
+        .collect();
+    lists.push(action.into());
+    for (index, list) in lists.iter().enumerate() {
+        commands.push(format!("set acl-plugin acl {list}"));
+        commands.push(format!("set acl-plugin interface memif1/0 input acl {index}"));
+    }
+    commands
 }
 
 /// An AF_XDP interface on `host_if`, a device of network namespace `netns`, up.

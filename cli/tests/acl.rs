@@ -277,7 +277,12 @@ fn bridged_frames_of_all_kinds() {
 #[test]
 fn what_is_wrong_is_said() {
     let daemon = Daemon::start(None, "cpu { workers 1 }");
-    daemon.script("create loopback interface");
+    daemon.script(
+        "create loopback interface
+        create interface memif id 0 master
+        create interface memif id 1 master mode ip
+        create sub-interfaces memif0/0 7",
+    );
     for (line, why) in [
         ("set acl-plugin acl permit dport 80", "rule 0: ports say nothing without proto"),
         (
@@ -291,7 +296,9 @@ fn what_is_wrong_is_said() {
         ("set acl-plugin interface loop0 input acl 3", "there is no acl 3 (word 7)"),
         ("delete acl-plugin acl index 3", "there is no acl 3"),
         ("set acl-plugin acl permit proto 6 tcpflags 2 mask 1", "tcpflags 2 has bits that are not in mask 1"),
-        ("set acl-plugin macip interface loop0 0", "is no device"),
+        ("set acl-plugin macip interface loop0 0", "loop0 is no device that receives Ethernet frames"),
+        ("set acl-plugin macip interface memif0/0.7 0", "memif0/0.7 is a part of another interface"),
+        ("set acl-plugin macip interface memif0/1 0", "memif0/1 is in IP mode"),
         ("acl explain loop0 input src 10.0.0.1 dst fd00::1", "of different families"),
     ] {
         let said = daemon.ctl(line).unwrap_err();
@@ -304,6 +311,13 @@ fn what_is_wrong_is_said() {
     daemon.script("set acl-plugin interface loop0 input acl 0");
     let tables = daemon.json("show acl-plugin tables");
     assert_eq!(tables[0]["rules"], 2000, "{tables}");
+    let [worst, typical] =
+        ["worst_steps", "typical_steps"].map(|name| tables[0]["ip4"][name].as_f64().unwrap_or_default());
+    assert!(typical >= 1.0 && worst <= 2.0 * typical, "{tables}");
+    let flags: Vec<String> =
+        (0..65).map(|n| format!("deny proto 6 dport 22 tcpflags {n} mask 255")).collect();
+    let refused = daemon.ctl(&format!("set acl-plugin acl index 0 {}", flags.join(", "))).unwrap_err();
+    assert!(refused.contains("differ in their TCP flags alone"), "{refused}");
     let explained = daemon.json("acl explain loop0 input src 10.5.1.9 dst 1.2.3.4 proto 6 dport 1281");
     assert_eq!(explained["rule"], 1281, "{explained}");
 }

@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::{Daemon, PATIENCE, run, wait_until};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+use common::{Client, Daemon, PATIENCE, frame, message, number, run, wait_until};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,6 +45,42 @@ fn vpp_papi_finds_the_definitions_in_exported_files_and_vppcfg_dumps() {
 }
 
 #[test]
+fn vpp_papi_drives_access_lists() {
+    let daemon = Daemon::start(None, "");
+    run(papi("python").arg(script("acl.py")).arg(daemon.file("api.sock")));
+    let mut client = Client::connect(&daemon);
+    client.request(number(&daemon, "acl_plugin_use_hash_lookup_get"), &[]);
+    assert_eq!(client.reply()[2..], [0, 0, 0, 7, 0]);
+}
+
+#[test]
+fn vpp_papi_reads_the_stats_segment_by_vpps_names() {
+    let daemon = Daemon::start(None, "cpu { workers 2 }");
+    let sockets = [daemon.file("api.sock"), daemon.file("stats.sock")];
+    run(papi("python").arg(script("stats.py")).args(sockets));
+}
+
+#[test]
+fn what_vpps_test_tools_do_all_the_time_works() {
+    // The daemon's arguments are theirs too.
+    let words = "api-trace { on } api-segment { prefix x } cpu { workers 1 } physmem { max-size 32m } node { default { } } \
+                 api-fuzz { off } plugins { plugin dpdk_plugin.so { disable } }";
+    let daemon = Daemon::start(None, words);
+    let name = common::unique();
+    let said = run(papi("python")
+        .arg(script("routine.py"))
+        .arg(daemon.file("api.sock"))
+        .arg(daemon.dir())
+        .arg(&name));
+    std::fs::remove_file(std::env::temp_dir().join(&name)).unwrap();
+    // The same over the other socket.
+    for line in said.lines() {
+        daemon.ctl(line).unwrap();
+    }
+    std::fs::remove_file(std::env::temp_dir().join(&name)).unwrap();
+}
+
+#[test]
 fn requests_are_traced_and_saved_under_a_name() {
     let daemon = Daemon::start(None, "api-trace { on }");
     let mut client = Client::connect(&daemon);
@@ -65,6 +100,8 @@ fn requests_are_traced_and_saved_under_a_name() {
 #[test]
 fn prometheus_gets_what_was_counted() {
     let daemon = Daemon::start(None, "prometheus { listen 127.0.0.1:0 }");
+    // It is logged a little later than the command line answers.
+    wait_until("metrics", PATIENCE, || daemon.log().contains("/metrics\n"));
     let log = daemon.log();
     let address = log.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect(&log).to_owned();
     daemon.script(
@@ -88,79 +125,6 @@ fn prometheus_gets_what_was_counted() {
             && answer.contains("wharf_errors_total{node=\"ethernet-input\"")
     );
     assert!(get("/other").starts_with("HTTP/1.1 404 "));
-}
-
-/// A client that can send anything.
-struct Client {
-    stream: UnixStream,
-}
-
-/// A message in its frame.
-fn frame(message: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 16];
-    frame[8..12].copy_from_slice(&(message.len() as u32).to_be_bytes());
-    frame.extend_from_slice(message);
-    frame
-}
-
-/// A request with client_index 0.
-fn message(id: u16, context: u32, rest: &[u8]) -> Vec<u8> {
-    [&id.to_be_bytes()[..], &[0; 4], &context.to_be_bytes(), rest].concat()
-}
-
-impl Client {
-    fn new(daemon: &Daemon) -> Client {
-        let stream = UnixStream::connect(daemon.file("api.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client { stream }
-    }
-
-    /// A client that has introduced itself.
-    fn connect(daemon: &Daemon) -> Client {
-        let mut client = Client::new(daemon);
-        let mut create = vec![0; 2 + 4 + 64];
-        create[1] = 15;
-        create[6..10].copy_from_slice(b"test");
-        client.send(&frame(&create));
-        let reply = client.reply();
-        assert_eq!(u16::from_be_bytes([reply[0], reply[1]]), 16);
-        client
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-    }
-
-    fn request(&mut self, id: u16, rest: &[u8]) {
-        self.send(&frame(&message(id, 7, rest)));
-    }
-
-    fn try_reply(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut header = [0; 16];
-        self.stream.read_exact(&mut header)?;
-        let mut message = vec![0; u32::from_be_bytes(header[8..12].try_into().unwrap()) as usize];
-        self.stream.read_exact(&mut message)?;
-        Ok(message)
-    }
-
-    fn reply(&mut self) -> Vec<u8> {
-        self.try_reply().unwrap()
-    }
-
-    /// Whether the daemon has closed the connection.
-    fn is_closed(&mut self) -> bool {
-        match self.try_reply() {
-            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
-            Ok(_) => false,
-        }
-    }
-}
-
-/// The number of a message, by its name.
-fn number(daemon: &Daemon, name: &str) -> u16 {
-    let all = daemon.json("show api messages");
-    let all = all.as_array().unwrap();
-    all.iter().find(|m| m["name"] == name).unwrap()["id"].as_u64().unwrap() as u16
 }
 
 #[test]

@@ -39,7 +39,8 @@ impl Lab {
         for pod in [&a, &b, &kernel] {
             pod.ip("route add default via 10.0.1.1");
         }
-        let daemon = Daemon::start(Some(&dp), "cpu { workers 1 }");
+        let daemon =
+            Daemon::start(Some(&dp), "cpu { workers 1 } l2fib { table-size 4M } l2learn { limit 5000 }");
         for name in ["veth-a", "veth-b", "veth-k", "veth-r"] {
             daemon.script(&format!(
                 "create interface af_xdp host-if {name} name {name}
@@ -86,6 +87,13 @@ fn pods_a_kernel_bridge_and_a_router() {
         [(&lab.a, "eth0", "veth-a"), (&lab.b, "eth0", "veth-b"), (&lab.kernel, "br0", "veth-k")]
     {
         assert_eq!(lab.behind(&mac(pod, interface)).as_deref(), Some(port));
+    }
+    // The router interface received what the bridge had for it, and sent what it routed into the bridge; nothing is there twice.
+    let counts = || ["rx packets", "tx packets"].map(|name| counter(&lab.daemon, "loop0", name));
+    let before = counts();
+    assert_eq!(lab.routed.ping("10.0.1.9", 20), 20);
+    for (before, after) in before.into_iter().zip(counts()) {
+        assert!((20..30).contains(&(after - before)), "{before} {after}");
     }
     // The kernel's bridge has learned the pods, too.
     let learned = lab.kernel.run("bridge", ["fdb", "show", "br", "br0"]);
@@ -181,7 +189,24 @@ fn mirrors_and_captures() {
     assert!(said.starts_with("Write 18 packets to "), "{said}");
     let text = lab.b.run("tcpdump", ["-nr", &file.display().to_string()]);
     assert_eq!(text.matches("ICMP echo request").count(), 9, "{text}");
-    lab.daemon.script("set interface span veth-b destination veth-r disable");
+    // Where the bridge is: what leaves is copied behind the lists of that way, and each direction has its own switch.
+    lab.daemon.script(
+        "set interface span veth-b l2 destination veth-r rx
+        set interface span veth-b l2 destination veth-k tx",
+    );
+    let table = lab.daemon.json("show interface span");
+    let l2: Vec<_> = table.as_array().unwrap().iter().map(|row| (&row["destination"], &row["l2"])).collect();
+    assert_eq!(l2, [(&"veth-k".into(), &"tx".into()), (&"veth-r".into(), &"rx".into())], "{table}");
+    lab.daemon.script("set interface span veth-b disable");
+    let before = ["veth-r", "veth-k"].map(|port| counter(&lab.daemon, port, "tx packets"));
+    assert_eq!(lab.b.ping("10.0.1.2", 5), 5);
+    let after = ["veth-r", "veth-k"].map(|port| counter(&lab.daemon, port, "tx packets"));
+    assert!(after[0] >= before[0] + 5 && after[1] >= before[1] + 5, "{before:?} {after:?}");
+    let wrong = lab.daemon.ctl("set interface span veth-b l2 destination loop0").unwrap_err();
+    assert!(wrong.contains("loop0 is a loopback"), "{wrong}");
+    lab.daemon.script("set interface span veth-b l2 disable");
+    assert_eq!(lab.daemon.script("show interface span"), "");
+    assert_eq!(lab.b.ping("10.0.1.2", 1), 1);
     settled(&lab.daemon);
 }
 
@@ -201,6 +226,54 @@ fn a_storm_of_broadcasts_is_bounded_and_ends() {
     let taken = counter(&lab.daemon, "veth-a", "rx packets") - before;
     assert!(taken > 1000, "{taken}");
     assert_eq!(lab.b.ping("10.0.1.9", 3), 3);
+    settled(&lab.daemon);
+}
+
+#[test]
+fn a_flood_of_sources_stops_at_the_limits() {
+    let lab = Lab::new();
+    assert_eq!(lab.b.ping("10.0.1.9", 2), 2);
+    let flood = |first: u32, count: u32| {
+        let send = format!(
+            "
+            frame = bytearray(bytes(Ether(dst='02:00:00:00:00:66', src='02:00:00:00:00:00') / (b'x' * 50)))
+            s = conf.L2socket(iface='eth0')
+            for i in range({first}, {first} + {count}):
+                frame[8:12] = i.to_bytes(4, 'big')
+                s.send(bytes(frame))
+            "
+        );
+        scapy(&lab.a, &send);
+    };
+    let fib = || lab.daemon.json("show l2fib");
+    let (before, memory) = (fib()["learned"].as_u64().unwrap(), fib()["memory"].as_u64().unwrap());
+    assert_eq!(memory, 4 << 20);
+    // What an interface may teach as long as nobody says otherwise. Again and again, as a busy machine does not take all.
+    wait_until("the port is at its limit", PATIENCE, || {
+        flood(1, 6000);
+        fib()["learned"].as_u64() >= Some(4096)
+    });
+    let learned = fib()["learned"].as_u64().unwrap();
+    assert!(learned <= before + 4096, "{before} {learned}");
+    // And what all may.
+    lab.daemon.script("set interface l2 learn-limit veth-a 100000");
+    wait_until("the table is at its limit", PATIENCE, || {
+        flood(10_000, 3000);
+        fib()["learned"].as_u64() >= Some(5000)
+    });
+    assert_eq!(fib()["learn_limit"], 5000);
+    let domain = lab.daemon.json("show bridge-domain");
+    assert_eq!(
+        (&domain[0]["learn_count"], &domain[0]["learn_limit"]),
+        (&5000.into(), &65_536.into()),
+        "{domain}"
+    );
+    assert!(lab.daemon.script("show errors").contains("L2 not learned due to limit"));
+    // Those that were known before still are, and nothing of theirs is flooded.
+    assert_eq!(lab.behind(&mac(&lab.b, "eth0")).as_deref(), Some("veth-b"));
+    assert_eq!(lab.b.ping("10.0.1.9", 5), 5);
+    lab.daemon.script("clear l2fib");
+    assert_eq!(lab.a.ping("10.0.1.3", 2), 2);
     settled(&lab.daemon);
 }
 

@@ -51,7 +51,7 @@ fn every_ill() {
     ill(&format!("{socket} id 1"), "secret", "has a secret");
     ill(&format!("{socket} id 2"), "mode", "mode ip");
     ill(&format!("{socket} mode ip"), "mode", "mode ethernet");
-    ill(&format!("{socket} ring-size 16384 buffer-size 9216"), "region", "the limit is 67108864");
+    ill(&format!("{socket} ring-size 16384 buffer-size 2048"), "region", "the limit is 67108864");
     ill(&format!("{socket} rx-queues 200 ring-size 1"), "ring", "fewer queues");
     ill(&format!("{socket} rx-queues 0"), "connect", "1 to 255");
     // Somebody who may not write to the socket; the program where he may read it.

@@ -1,6 +1,7 @@
 //! The one value that holds the state of the control plane. Operations are its methods: they validate, then change, then
 //! publish; nothing else changes state.
 
+use crate::access::Clients;
 use crate::acl::{Acls, Denied};
 use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
@@ -11,7 +12,7 @@ use crate::span::Spans;
 use crate::startup::{self, StartupConfig};
 use crate::vxlan::Tunnels;
 use rustix::event::epoll;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -39,8 +40,12 @@ use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
 use zerocopy::IntoBytes;
 
-/// How long a change waits for the workers to have seen the one before it.
-const SEEN: Duration = Duration::from_millis(100);
+/// How long all changes of a turn wait for the workers to have seen the ones before them.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// An announcement goes out at the latest after so long.
+const ANNOUNCED: Duration = Duration::from_millis(100);
+/// Between two looks whether the workers have seen something.
+const SEEN: Duration = Duration::from_millis(1);
 /// Events handled in one go.
 const EVENTS: usize = 4096;
 
@@ -97,6 +102,13 @@ pub struct EchoReply {
     pub received: u64,
 }
 
+/// What many changes at once leave for their end.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    publish: bool,
+    announce: BTreeSet<SwIfIndex>,
+}
+
 /// What the workers read.
 pub(crate) struct Tables {
     pub(crate) acl: Publisher<AclTables>,
@@ -126,6 +138,7 @@ pub struct Dataplane {
     pub(crate) xdp: XdpManager,
     pub(crate) pg: BTreeMap<SwIfIndex, PgInterface>,
     pub(crate) default_rx_mode: RxMode,
+    usual_rx_mode: RxMode,
     pub(crate) jobs: Vec<crate::ping::Ping>,
     pub(crate) pings: BTreeMap<u16, std::sync::mpsc::Sender<EchoReply>>,
     pub(crate) next_ping: u16,
@@ -134,10 +147,23 @@ pub struct Dataplane {
     pub(crate) log: crate::log::Log,
     /// What API clients asked for.
     pub(crate) api_trace: crate::api::ApiTrace,
+    /// Who is connected to the API, and to the command line.
+    pub(crate) clients: [Clients; 2],
     pub(crate) runtime_dir: PathBuf,
+    /// The file that wharf was started with.
+    pub(crate) config_file: Option<PathBuf>,
+    pub(crate) changes: crate::config::Changes,
+    pub(crate) journal: Option<crate::config::journal::Journal>,
+    pub(crate) reservation: crate::reservation::Reservation,
+    /// While many changes are made at once: what is to be done for the workers when they are.
+    pub(crate) waiting: Option<Waiting>,
+    /// What a turn may still wait for the workers.
+    patience: Duration,
+    /// Interfaces whose addresses are to be announced, and when at the latest.
+    announcing: BTreeMap<SwIfIndex, Instant>,
     pub(crate) tables: Tables,
     epoll: Arc<OwnedFd>,
-    waker: Waker,
+    pub(crate) waker: Waker,
     next_housekeeping: Instant,
     next_recheck: Instant,
 }
@@ -242,13 +268,22 @@ impl Dataplane {
             xdp: XdpManager::default(),
             pg: BTreeMap::new(),
             default_rx_mode: RxMode::Adaptive,
+            usual_rx_mode: RxMode::Adaptive,
             jobs: Vec::new(),
             pings: BTreeMap::new(),
             next_ping: 1,
             cleared: Default::default(),
             log: Default::default(),
             api_trace: Default::default(),
+            clients: Default::default(),
             runtime_dir: runtime_dir.to_owned(),
+            config_file: None,
+            changes: Default::default(),
+            journal: None,
+            reservation: Default::default(),
+            waiting: None,
+            patience: PATIENCE,
+            announcing: BTreeMap::new(),
             tables,
             epoll: Arc::new(epoll),
             waker,
@@ -276,9 +311,19 @@ impl Dataplane {
         &self.engine
     }
 
+    /// How many routes an IPv4 table has; none if it is not there.
+    pub fn routes(&self, table: u32) -> usize {
+        self.fibs.get(&table).map_or(0, |fib| fib.routes().len())
+    }
+
     /// Shows the lines of this log to operators and API clients.
     pub fn set_log(&mut self, log: crate::log::Log) {
         self.log = log;
+    }
+
+    /// The lists that API clients and CLI clients are in, for the servers that fill them.
+    pub fn clients(&self) -> [Clients; 2] {
+        self.clients.clone()
     }
 
     /// Keeps what API clients ask for.
@@ -286,16 +331,31 @@ impl Dataplane {
         self.api_trace.set(on);
     }
 
-    /// Sets the mode of receive queues that are created from now on.
-    pub fn set_default_rx_mode(&mut self, mode: RxMode) {
-        self.default_rx_mode = mode;
+    /// The mode of receive queues if nothing else is said.
+    pub fn set_usual_rx_mode(&mut self, mode: RxMode) {
+        (self.default_rx_mode, self.usual_rx_mode) = (mode, mode);
+    }
+
+    /// Sets the mode of receive queues of interfaces that come from now on; `None` is the usual one.
+    pub fn set_default_rx_mode(&mut self, mode: Option<RxMode>) {
+        self.changes.touch(crate::config::Object::Settings);
+        self.default_rx_mode = mode.unwrap_or(self.usual_rx_mode);
+    }
+
+    /// What [`Dataplane::set_default_rx_mode`] set, unless it is the usual one.
+    pub(crate) fn chosen_rx_mode(&self) -> Option<RxMode> {
+        Some(self.default_rx_mode).filter(|mode| *mode != self.usual_rx_mode)
     }
 
     /// Does what is due: events of nodes and peers, timers. Returns when to call again at the latest.
     pub fn process(&mut self, now: Instant) -> Instant {
         self.waker.clear();
+        self.begin_turn();
         for event in self.events.take(EVENTS) {
             self.node_event(event, now);
+        }
+        for pg in self.pg.values_mut() {
+            pg.poll();
         }
         for event in self.memif.poll(now) {
             self.memif_event(event);
@@ -310,7 +370,11 @@ impl Dataplane {
         if now >= self.next_housekeeping {
             self.housekeeping(now);
         }
+        self.record_changes();
         let mut next = self.next_housekeeping;
+        if let Some(soon) = self.send_announcements(now) {
+            next = next.min(soon);
+        }
         if let Some(deadline) = self.memif.next_deadline() {
             next = next.min(deadline);
         }
@@ -324,9 +388,6 @@ impl Dataplane {
         }
         self.age_macs();
         self.age_sessions();
-        for pg in self.pg.values_mut() {
-            pg.poll();
-        }
         self.stats.update(&self.engine);
         for due in self.neighbours.due(now) {
             match due {
@@ -379,18 +440,35 @@ impl Dataplane {
 
     /// Tells the neighbours of an interface which addresses are at its MAC address, so that they forget an older one.
     /// Loopbacks and packet generators have no neighbours that remember.
-    pub(crate) fn announce(&self, interface: SwIfIndex) {
+    pub(crate) fn announce(&mut self, interface: SwIfIndex) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.announce.insert(interface);
+            return;
+        }
         let Some(record) = self.interfaces.get(&interface) else { return };
         let up = record.admin_up && record.link_up;
         let has_neighbours = matches!(record.kind, InterfaceKind::Memif | InterfaceKind::AfXdp);
         if !up || !has_neighbours || record.addresses.is_empty() {
             return;
         }
-        // A worker that does not know yet that the interface is up would drop them.
-        self.engine.domain().synchronize(SEEN);
-        for (address, _) in &record.addresses {
-            self.broadcast_arp(interface, record.mac, ArpPacket::announcement(record.mac, *address));
+        // A worker that does not know yet that the interface is up would drop it.
+        self.announcing.entry(interface).or_insert_with(|| Instant::now() + ANNOUNCED);
+    }
+
+    /// Sends the announcements that the workers are ready for. When to call again, if some are left.
+    fn send_announcements(&mut self, now: Instant) -> Option<Instant> {
+        let settled = !self.announcing.is_empty() && self.is_settled();
+        let due = |until: &Instant| settled || *until <= now;
+        let all: Vec<SwIfIndex> =
+            self.announcing.iter().filter(|(_, until)| due(until)).map(|(index, _)| *index).collect();
+        for interface in all {
+            self.announcing.remove(&interface);
+            let Some(record) = self.interfaces.get(&interface) else { continue };
+            for (address, _) in &record.addresses {
+                self.broadcast_arp(interface, record.mac, ArpPacket::announcement(record.mac, *address));
+            }
         }
+        (!self.announcing.is_empty()).then(|| now + SEEN)
     }
 
     fn broadcast_arp(&self, interface: SwIfIndex, own: MacAddress, packet: ArpPacket) {
@@ -406,6 +484,10 @@ impl Dataplane {
 
     /// Makes interfaces, addresses and adjacencies visible to the workers, as one generation.
     pub(crate) fn publish(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.publish = true;
+            return;
+        }
         let count = self.interfaces.keys().last().map_or(0, |i| i.index() + 1);
         let mut arp = ArpTables { interfaces: vec![Default::default(); count] };
         let mut ip4 = vec![Default::default(); count];
@@ -420,6 +502,7 @@ impl Dataplane {
             adjacencies: self.adjacencies.entries().to_vec(),
             counters: Arc::clone(self.adjacencies.counters()),
             interfaces: ip4,
+            groups: self.vxlan_groups(),
         };
         let (interfaces, l2) = (self.interface_tables(), self.l2_tables());
         let (vxlan, udp) = (self.vxlan_tables(tables.fibs.clone()), self.udp_tables());
@@ -438,22 +521,67 @@ impl Dataplane {
         fibs.into_iter().map(|f| f.1).collect()
     }
 
+    /// Does what many changes at once have left.
+    pub(crate) fn publish_waiting(&mut self) {
+        let Some(waiting) = self.waiting.take() else { return };
+        if waiting.publish {
+            self.publish();
+            // For packets that wait for a neighbour.
+            self.engine.wake_workers();
+        }
+        waiting.announce.into_iter().for_each(|interface| self.announce(interface));
+    }
+
+    /// Publishes the adjacencies if they changed.
+    pub(crate) fn publish_adjacencies(&mut self) {
+        match &mut self.waiting {
+            Some(waiting) => waiting.publish = true,
+            None => self.publish_adjacencies_now(),
+        }
+    }
+
     /// Publishes the adjacencies if they changed, and waits until the workers have them: only then may a route that leads to a
     /// new one be compiled.
-    pub(crate) fn publish_adjacencies(&mut self) {
+    pub(crate) fn publish_adjacencies_now(&mut self) {
         if !self.adjacencies.is_dirty() {
             return;
         }
         self.adjacencies.take_dirty();
         let entries = self.adjacencies.entries().to_vec();
         self.tables.ip4.update(|old| Ip4Tables { adjacencies: entries, ..old.clone() });
-        if !self.engine.domain().synchronize(SEEN) {
+        if !self.wait_for_workers() {
             tracing::warn!("a worker is slow to take over new adjacencies");
         }
     }
 
+    /// From now on [`Dataplane::is_settled`] tells whether each worker has ended what it had in hand.
+    pub(crate) fn begin_to_settle(&self) {
+        drop(self.engine.domain().begin());
+    }
+
+    /// Whether each worker has seen what was published, or sleeps.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.engine.domain().synchronize(Duration::ZERO)
+    }
+
+    /// Waits until the workers have seen what was published, within what a turn may wait in all; false if one has not.
+    ///
+    /// A worker that takes longer is held up by the kernel. All that it can do with what it saw before is to end the turn that it is in.
+    pub(crate) fn wait_for_workers(&mut self) -> bool {
+        let start = Instant::now();
+        let seen = self.engine.domain().synchronize(self.patience);
+        self.patience = self.patience.saturating_sub(start.elapsed());
+        seen
+    }
+
+    /// Begins a turn: from here on the workers may be waited for anew.
+    pub(crate) fn begin_turn(&mut self) {
+        self.patience = PATIENCE;
+    }
+
     /// Stops everything and gives everything back.
     pub fn shut_down(&mut self) {
+        self.end_journal();
         let mut all: Vec<SwIfIndex> =
             self.interfaces.keys().copied().filter(|i| *i != SwIfIndex::LOCAL).collect();
         all.reverse();

@@ -1,18 +1,23 @@
 //! Interfaces: what the operator set, and the operations on them.
 
+mod create;
+mod delete;
+mod queues;
+
+pub(crate) use delete::delete_interface;
+pub use queues::QueueSettings;
+
+use crate::config::Object;
 use crate::dataplane::{Dataplane, OpError};
 use crate::l2::{L2Mode, L2Settings};
 use crate::sub_interface::SubInterface;
-use memif::Address;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
-use wharf_drivers::af_xdp::{XdpConfig, XdpError, XdpEvent};
-use wharf_drivers::memif::{Access, MemifConfig, MemifError, MemifEvent};
-use wharf_drivers::pg::{PgInterface, PgMode};
-use wharf_engine::device::{DeviceInput, DeviceOutput, RxMode};
-use wharf_engine::engine::{InputId, InterfaceSetup};
-use wharf_engine::{SwIfIndex, WorkerIndex};
+use wharf_engine::SwIfIndex;
+use wharf_engine::device::RxMode;
+use wharf_engine::engine::{InterfaceSetup, Loopback};
 use wharf_nodes::arp::ArpInterface;
 use wharf_nodes::interface::InterfaceEntry;
 use wharf_nodes::ip4::Ip4Interface;
@@ -85,10 +90,16 @@ pub struct Interface {
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// When its receive queues are looked at.
     pub rx_mode: RxMode,
+    /// What was said of single receive queues, which need not be there.
+    pub queues: BTreeMap<u16, QueueSettings>,
+    /// Features that the operator switched on, by arc.
+    pub features: BTreeMap<String, BTreeSet<String>>,
     /// A text of the controller's.
     pub tag: String,
     /// Packets are bare IP packets to and from one peer: no Ethernet header, no ARP, no L2 mode.
     pub point_to_point: bool,
+    /// While it is being deleted.
+    pub(crate) routes_gone: delete::RoutesGone,
 }
 
 impl Interface {
@@ -110,8 +121,11 @@ impl Interface {
             table: 0,
             addresses: Vec::new(),
             rx_mode: RxMode::Adaptive,
+            queues: BTreeMap::new(),
+            features: BTreeMap::new(),
             tag: String::new(),
             point_to_point: false,
+            routes_gone: delete::RoutesGone::default(),
         }
     }
 
@@ -167,7 +181,10 @@ impl Dataplane {
             Some(record) if record.kind == InterfaceKind::Local => {
                 OpError::parameter("interface", "local0 cannot be changed")
             }
-            Some(record) => Ok(record),
+            Some(record) => {
+                self.changes.touch(Object::Interface(index));
+                Ok(record)
+            }
             None => {
                 OpError::parameter("interface", format!("there is no interface with sw_if_index {index}"))
             }
@@ -206,6 +223,7 @@ impl Dataplane {
         self.engine.counters().reset(index.0);
         self.stats.add_interface(&self.engine, index, &record.name);
         self.interfaces.insert(index, record);
+        self.changes.touch(Object::Interface(index));
         self.apply(index);
     }
 
@@ -224,7 +242,11 @@ impl Dataplane {
                 name: Arc::from(record.name.as_str()),
                 up: record.admin_up,
                 input: self.engine.graph().find(node),
-                loopback: record.kind == InterfaceKind::Loopback,
+                loopback: match record.kind {
+                    InterfaceKind::Loopback if record.mode.is_bvi() => Some(Loopback::Bridged),
+                    InterfaceKind::Loopback => Some(Loopback::Own),
+                    _ => None,
+                },
             }
         });
         let output = match self.interfaces.get(&index).map(|record| record.kind) {
@@ -237,178 +259,6 @@ impl Dataplane {
         }
         self.engine.set_interface(index, setup);
         self.publish();
-    }
-
-    /// Creates `loopN`.
-    pub fn create_loopback(
-        &mut self,
-        mac: Option<MacAddress>,
-        instance: Option<u32>,
-    ) -> Result<SwIfIndex, OpError> {
-        let free = || (0..).find(|n| self.find_interface(&format!("loop{n}")).is_none()).unwrap_or(0);
-        let name = format!("loop{}", instance.unwrap_or_else(free));
-        self.check_name(&name)?;
-        let index = self.free_index()?;
-        self.add(index, Interface::new(name, InterfaceKind::Loopback), mac);
-        Ok(index)
-    }
-
-    /// Gives a memif socket a number. As VPP has it, a bare name is in the runtime directory.
-    pub fn add_memif_socket(&mut self, id: u32, filename: &str, access: Access) -> Result<(), OpError> {
-        let whole = filename.starts_with(['/', '@']) || filename.starts_with("abstract:");
-        let address = match whole {
-            true => Address::parse(filename),
-            false => Address::parse(&self.runtime_dir.join(filename).to_string_lossy()),
-        };
-        let address = address.or_else(|error| OpError::parameter("filename", error.to_string()))?;
-        self.memif
-            .add_socket(id, address, access)
-            .or_else(|error| OpError::parameter("id", error.to_string()))
-    }
-
-    /// Creates a memif; its queues come when the peer connects.
-    pub fn create_memif(&mut self, config: MemifConfig) -> Result<SwIfIndex, OpError> {
-        self.check_name(&config.name)?;
-        let index = self.free_index()?;
-        let mut record = Interface::new(config.name.clone(), InterfaceKind::Memif);
-        record.point_to_point = config.mode == memif::Mode::Ip;
-        let mac = config.mac.map(MacAddress);
-        if let Err(error) = self.memif.create(index, config, Instant::now()) {
-            return OpError::parameter(memif_parameter(&error), error.to_string());
-        }
-        self.add(index, record, mac);
-        Ok(index)
-    }
-
-    /// Takes a Linux interface over; with its own MAC address if `host_mac`, else with one derived from that.
-    pub fn create_af_xdp(
-        &mut self,
-        name: String,
-        config: XdpConfig,
-        host_mac: bool,
-    ) -> Result<SwIfIndex, OpError> {
-        self.check_name(&name)?;
-        let index = self.free_index()?;
-        let pool = Arc::clone(self.engine.pool());
-        let created = match self.xdp.create(index, config, &pool) {
-            Ok(created) => created,
-            Err(error) => match xdp_parameter(&error) {
-                Some(parameter) => return OpError::parameter(parameter, error.to_string()),
-                None => return Err(error.into()),
-            },
-        };
-        // The same at each start, so that neighbours that remember it still reach us.
-        let [_, _, a, b, c, d] = created.link.mac;
-        let own = MacAddress::local(u32::from_be_bytes([a, b, c, d]));
-        let mac = Some(if host_mac { MacAddress(created.link.mac) } else { own });
-        let mut record = Interface::new(name, InterfaceKind::AfXdp);
-        record.link_up = created.link.admin_up && created.link.carrier;
-        record.mtu = (created.link.mtu.min(self.max_mtu().into()) as u16).max(MIN_MTU);
-        self.add(index, record, mac);
-        let started = match self.xdp.fd(index) {
-            Some(fd) => self.watch(fd),
-            None => Ok(()),
-        };
-        let started = started.and_then(|()| self.attach(index, created.inputs, created.outputs));
-        self.created(index, started)
-    }
-
-    /// The end of a creation: what could not be started leaves nothing behind.
-    fn created(&mut self, index: SwIfIndex, started: Result<(), OpError>) -> Result<SwIfIndex, OpError> {
-        if let Err(error) = started {
-            if let Err(left) = self.delete_interface(index) {
-                tracing::error!("{}: {left}", self.interface_name(index));
-            }
-            return Err(error);
-        }
-        Ok(index)
-    }
-
-    pub(crate) fn xdp_event(&mut self, event: XdpEvent) {
-        match event {
-            XdpEvent::Link(index, up) => self.set_link(index, up),
-            XdpEvent::Lost(index, why) => {
-                tracing::warn!("{}: {why}", self.interface_name(index));
-                self.set_link(index, false);
-                if let Err(error) = self.detach(index) {
-                    tracing::error!("{}: {error}", self.interface_name(index));
-                }
-            }
-            XdpEvent::Missed(index, packets) => self.engine.counters().missed(index.0, packets),
-            XdpEvent::Stalled(index, why) => tracing::warn!("{}: {why}", self.interface_name(index)),
-        }
-    }
-
-    /// Creates a packet generator interface.
-    pub fn create_pg(&mut self, name: &str, mode: PgMode) -> Result<SwIfIndex, OpError> {
-        self.check_name(name)?;
-        let index = self.free_index()?;
-        let (pg, input, output) = PgInterface::new(name, mode)?;
-        self.pg.insert(index, pg);
-        self.add(index, Interface::new(name.to_owned(), InterfaceKind::Pg), None);
-        let started = self.attach(index, vec![Box::new(input)], vec![Box::new(output)]);
-        self.created(index, started)
-    }
-
-    /// Gives an interface's queues to workers. Transmit queues first: what arrives can then be answered.
-    pub(crate) fn attach(
-        &mut self,
-        index: SwIfIndex,
-        inputs: Vec<Box<dyn DeviceInput>>,
-        outputs: Vec<Box<dyn DeviceOutput>>,
-    ) -> Result<(), OpError> {
-        let mode = self.record(index)?.rx_mode;
-        let workers = self.engine.workers() as u16;
-        let first = self.engine.least_loaded().0;
-        for (i, output) in outputs.into_iter().take(usize::from(workers)).enumerate() {
-            self.engine.attach_output(index, WorkerIndex((first + i as u16) % workers), output)?;
-        }
-        for (queue, input) in inputs.into_iter().enumerate() {
-            let worker = WorkerIndex((first + queue as u16) % workers);
-            self.engine.attach_input(index, queue as u16, worker, mode, input)?;
-        }
-        Ok(())
-    }
-
-    /// Takes an interface's queues back.
-    pub(crate) fn detach(&mut self, index: SwIfIndex) -> Result<(), OpError> {
-        for id in self.inputs_of(index) {
-            drop(self.engine.detach_input(id)?);
-        }
-        drop(self.engine.detach_outputs(index)?);
-        Ok(())
-    }
-
-    pub(crate) fn inputs_of(&self, index: SwIfIndex) -> Vec<InputId> {
-        self.engine.inputs().iter().filter(|i| i.interface == index).map(|i| i.id).collect()
-    }
-
-    pub(crate) fn memif_event(&mut self, event: MemifEvent) {
-        match event {
-            MemifEvent::Connected { sw_if_index, inputs, outputs, .. } => {
-                if let Err(error) = self.attach(sw_if_index, inputs, outputs) {
-                    tracing::error!("{}: {error}", self.interface_name(sw_if_index));
-                }
-                self.set_link(sw_if_index, true);
-            }
-            MemifEvent::Disconnected { sw_if_index, reason } => {
-                tracing::info!("{}: disconnected: {reason}", self.interface_name(sw_if_index));
-                self.set_link(sw_if_index, false);
-                if let Err(error) = self.detach(sw_if_index) {
-                    tracing::error!("{}: {error}", self.interface_name(sw_if_index));
-                }
-            }
-            MemifEvent::Failed { socket_id, reason, .. } => {
-                tracing::info!("memif socket {socket_id}: {reason}");
-            }
-        }
-    }
-
-    pub(crate) fn set_link(&mut self, index: SwIfIndex, up: bool) {
-        let Some(record) = self.interfaces.get_mut(&index) else { return };
-        if std::mem::replace(&mut record.link_up, up) != up {
-            self.announce(index);
-        }
     }
 
     /// Brings an interface up or down.
@@ -474,6 +324,27 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Switches a feature on or off.
+    pub fn set_feature(
+        &mut self,
+        index: SwIfIndex,
+        arc: &str,
+        feature: &str,
+        on: bool,
+    ) -> Result<(), OpError> {
+        self.record(index)?;
+        self.engine.set_feature(arc, feature, index, on)?;
+        self.changes.touch(Object::Interface(index));
+        let Some(record) = self.interfaces.get_mut(&index) else { return Ok(()) };
+        let features = record.features.entry(arc.to_owned()).or_default();
+        match on {
+            true => features.insert(feature.to_owned()),
+            false => features.remove(feature),
+        };
+        record.features.retain(|_, features| !features.is_empty());
+        Ok(())
+    }
+
     /// Puts an interface without addresses into a table.
     pub fn set_table(&mut self, index: SwIfIndex, table: u32) -> Result<(), OpError> {
         if !self.fibs.contains_key(&table) {
@@ -484,159 +355,10 @@ impl Dataplane {
         self.apply(index);
         Ok(())
     }
-
-    /// Sets when receive queues are looked at: one, or all of the interface.
-    pub fn set_rx_mode(&mut self, index: SwIfIndex, queue: Option<u32>, mode: RxMode) -> Result<(), OpError> {
-        self.record_mut(index)?;
-        let chosen = self.chosen_inputs(index, queue)?;
-        for id in chosen {
-            self.engine.set_rx_mode(id, mode)?;
-        }
-        if queue.is_none() {
-            self.record_mut(index)?.rx_mode = mode;
-        }
-        Ok(())
-    }
-
-    /// Moves receive queues to a worker: one, or all of the interface.
-    pub fn set_placement(
-        &mut self,
-        index: SwIfIndex,
-        queue: Option<u32>,
-        worker: u32,
-    ) -> Result<(), OpError> {
-        self.record_mut(index)?;
-        let chosen = self.chosen_inputs(index, queue)?;
-        let workers = self.engine.workers();
-        let worker = match u16::try_from(worker) {
-            Ok(number) if usize::from(number) < workers => WorkerIndex(number),
-            _ => {
-                let why =
-                    format!("there is no worker {worker}: workers are 0 to {}", workers.saturating_sub(1));
-                return OpError::parameter("worker", why);
-            }
-        };
-        for id in chosen {
-            self.engine.place_input(id, worker)?;
-        }
-        Ok(())
-    }
-
-    fn chosen_inputs(&self, index: SwIfIndex, queue: Option<u32>) -> Result<Vec<InputId>, OpError> {
-        let list: Vec<InputId> = (self.engine.inputs().iter())
-            .filter(|i| i.interface == index && queue.is_none_or(|q| q == u32::from(i.queue)))
-            .map(|i| i.id)
-            .collect();
-        match (queue, list.is_empty()) {
-            (Some(queue), true) => {
-                let name = self.interface_name(index);
-                OpError::parameter("queue", format!("{name} has no receive queue {queue}"))
-            }
-            _ => Ok(list),
-        }
-    }
-
-    /// Deletes an interface and everything that depends on it.
-    pub fn delete_interface(&mut self, index: SwIfIndex) -> Result<(), OpError> {
-        self.record_mut(index)?;
-        for child in self.children(index).collect::<Vec<_>>() {
-            self.delete_interface(child)?;
-        }
-        self.forget_spans(index)?;
-        self.set_l3(index)?;
-        let record = self.record_mut(index)?;
-        record.admin_up = false;
-        let (kind, addresses) = (record.kind, record.addresses.clone());
-        self.apply(index);
-        for (address, len) in addresses {
-            self.delete_address(index, address, len)?;
-        }
-        let neighbours: Vec<Ipv4Addr> = self.neighbours.on(index).map(|(a, _)| a).collect();
-        neighbours.into_iter().for_each(|a| self.forget_neighbour(index, a));
-        for (table, prefix, source) in self.routes_through(index) {
-            self.delete_route(table, prefix, source)?;
-        }
-        let peers: Vec<SwIfIndex> = self
-            .interfaces
-            .iter()
-            .filter(|(_, i)| i.mode == L2Mode::Xconnect(index))
-            .map(|(i, _)| *i)
-            .collect();
-        for peer in peers {
-            self.set_l3(peer)?;
-        }
-        self.forget_acls(index);
-        self.engine.clear_features(index);
-        self.detach(index)?;
-        match kind {
-            InterfaceKind::Memif => self.memif.delete(index)?,
-            InterfaceKind::Pg => drop(self.pg.remove(&index)),
-            InterfaceKind::AfXdp => self.xdp.delete(index)?,
-            InterfaceKind::Vxlan => self.forget_vxlan(index),
-            InterfaceKind::Local | InterfaceKind::Loopback | InterfaceKind::Sub => {}
-        }
-        let gone = self.interfaces.remove(&index);
-        if let Some(record) = &gone {
-            self.stats.remove_interface(&self.engine, index, &record.name);
-        }
-        let parent = gone.and_then(|record| record.sub).map(|sub| sub.parent);
-        self.apply(index);
-        if let Some(parent) = parent {
-            self.apply(parent);
-        }
-        Ok(())
-    }
-}
-
-/// Which parameter of a new memif the driver does not accept.
-fn memif_parameter(error: &MemifError) -> &'static str {
-    match error {
-        MemifError::RingSize(_) => "ring-size",
-        MemifError::BufferSize(_) => "buffer-size",
-        MemifError::Queues { what: "receive", .. } => "rx-queues",
-        MemifError::Queues { .. } => "tx-queues",
-        MemifError::Mac(_) => "hw-addr",
-        MemifError::Mode => "mode",
-        MemifError::NoSocket(_) | MemifError::RoleConflict { .. } => "socket-id",
-        _ => "id",
-    }
-}
-
-/// Which parameter of a new AF_XDP interface is at fault; none where the system is.
-fn xdp_parameter(error: &XdpError) -> Option<&'static str> {
-    match error {
-        XdpError::NoNamespace { .. } => Some("netns"),
-        XdpError::Privilege { .. }
-        | XdpError::KernelLacks { .. }
-        | XdpError::LockedMemory { .. }
-        | XdpError::Program(_)
-        | XdpError::System { .. } => None,
-        _ => Some("host-if"),
-    }
 }
 
 /// A locally administered address that another node, or the next start, is unlikely to choose too.
-fn random_mac(index: SwIfIndex) -> MacAddress {
+pub(crate) fn random_mac(index: SwIfIndex) -> MacAddress {
     use std::hash::{BuildHasher, RandomState};
     MacAddress::local((RandomState::new().hash_one(index.0) as u32) & 0xff_ffff | index.0 << 24)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use wharf_engine::EngineConfig;
-    use wharf_engine::buffer::PoolConfig;
-
-    #[test]
-    fn what_cannot_be_started_leaves_nothing_behind() {
-        let pool = PoolConfig::fixed(256);
-        let config = EngineConfig { pool, ..Default::default() };
-        let mut dataplane = Dataplane::start(&config, &std::env::temp_dir(), |_| {}).unwrap();
-        dataplane.create_pg("pg0", PgMode::Ethernet).unwrap();
-        dataplane.shut_down();
-        assert!(dataplane.interfaces.len() == 1 && dataplane.pg.is_empty());
-        // No worker is left to take the queues.
-        assert!(dataplane.create_pg("pg1", PgMode::Ethernet).is_err());
-        assert!(dataplane.find_interface("pg1").is_none() && dataplane.pg.is_empty());
-    }
 }

@@ -3,11 +3,12 @@
 use crate::cli::Session;
 use crate::dataplane::{Dataplane, EchoReply, OpError};
 use crate::ip4::Via;
+use crate::shared::Shared;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use wharf_engine::{SwIfIndex, WorkerIndex, clock};
 use wharf_nodes::wire::checksum::{checksum, header_checksum};
@@ -37,10 +38,6 @@ pub struct Ping {
     pub interval: Duration,
     id: u16,
     replies: Receiver<EchoReply>,
-}
-
-fn lock(dataplane: &Mutex<Dataplane>) -> MutexGuard<'_, Dataplane> {
-    dataplane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Dataplane {
@@ -108,7 +105,7 @@ impl Ping {
 
     /// Sends the requests and waits for the answers; returns what VPP prints. An answer counts whenever it comes, up to
     /// a while after the last request.
-    pub fn run(self, dataplane: &Arc<Mutex<Dataplane>>, session: &Session<'_>) -> String {
+    pub fn run(self, dataplane: &Arc<Shared<Dataplane>>, session: &Session<'_>) -> String {
         let mut text = String::new();
         let mut answers = Answers::default();
         for sequence in 1..=self.repeat {
@@ -118,7 +115,7 @@ impl Ping {
             let sequence = sequence as u16;
             answers.sent(sequence, clock::nanos());
             {
-                let dataplane = lock(dataplane);
+                let dataplane = dataplane.turn();
                 if let Some(lookup) = dataplane.engine.graph().find("ip4-lookup") {
                     let request = self.request(sequence);
                     let _ = dataplane.engine.inject(WorkerIndex(0), lookup, self.rx, &request, ());
@@ -143,7 +140,7 @@ impl Ping {
                 }
             }
         }
-        lock(dataplane).pings.remove(&self.id);
+        dataplane.turn().pings.remove(&self.id);
         let Answers { sent, received, .. } = answers;
         let loss = 100 * (sent - received) / sent.max(1);
         let _ = write!(text, "\nStatistics: {sent} sent, {received} received, {loss}% packet loss\n");

@@ -108,6 +108,21 @@ impl<V> Rib<V> {
         self.routes.children(&Key(prefix)).map(|(key, value)| (key.0, value))
     }
 
+    /// The routes behind a prefix, which need not be one, in order; all, without one.
+    pub fn iter_after(&self, prefix: Option<Ip4Prefix>) -> impl Iterator<Item = (Ip4Prefix, &V)> {
+        let all = Ip4Prefix::clamped(Ipv4Addr::UNSPECIFIED, 0);
+        let within = self.iter_within(prefix.unwrap_or(all)).filter(move |(found, _)| Some(*found) != prefix);
+        // Then what lies right of it in the tree, from the nearest on.
+        let right = prefix.into_iter().flat_map(|prefix| {
+            (1..=prefix.len()).rev().filter_map(move |len| {
+                let bit = 1 << (32 - u32::from(len));
+                let left = prefix.to_bits() & bit == 0;
+                left.then(|| Ip4Prefix::clamped(Ipv4Addr::from_bits(prefix.to_bits() | bit), len))
+            })
+        });
+        within.chain(right.flat_map(|prefix| self.iter_within(prefix)))
+    }
+
     /// How many routes there are.
     pub fn len(&self) -> usize {
         self.routes.len()
@@ -172,6 +187,33 @@ mod tests {
             rib.iter_within(p("10.0.0.0/15")).map(|(prefix, _)| prefix.to_string()).collect();
         assert_eq!(within, ["10.0.0.0/16", "10.0.0.1/32", "10.1.0.0/16"]);
         assert_eq!(rib.iter_within(p("10.0.0.0/8")).count(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn a_walk_goes_on_behind_any_prefix(
+            routes in prop::collection::vec((any::<u32>(), 0..=32u8), 0..30),
+            from in (any::<u32>(), 0..=32u8),
+            near: bool,
+        ) {
+            let prefix = |(bits, len): (u32, u8)| {
+                // A few bits only, so that they meet.
+                let bits = if near { bits & 0xf000_000f } else { bits };
+                Ip4Prefix::clamped(Ipv4Addr::from_bits(bits), len)
+            };
+            let mut rib = Rib::new();
+            for route in &routes {
+                rib.insert(prefix(*route), ());
+            }
+            let order = |prefix: Ip4Prefix| (prefix.to_bits(), prefix.len());
+            for after in routes.iter().chain([&from]).map(|route| prefix(*route)) {
+                let found: Vec<_> = rib.iter_after(Some(after)).map(|(prefix, ())| prefix).collect();
+                let wanted: Vec<_> =
+                    rib.iter().map(|(prefix, ())| prefix).filter(|p| order(*p) > order(after)).collect();
+                prop_assert_eq!(found, wanted);
+            }
+            prop_assert!(rib.iter_after(None).eq(rib.iter()));
+        }
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! What runs the lines that operators type: the list of commands on the one dataplane.
 
-use crate::cli::{CliError, Completion, Executor, Outcome, Output, Registry, RegistryError, Session};
+use crate::access::Rights;
+use crate::cli::{
+    CliError, Completion, Executor, Hold, Outcome, Output, Registry, RegistryError, Session, Work,
+};
 use crate::commands::registry;
+use crate::config::journal::Line;
 use crate::dataplane::Dataplane;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::shared::Shared;
+use std::sync::Arc;
 
 /// Runs lines, one at a time; what takes long (`ping`) runs without holding the others up.
 pub struct DaemonShell {
     registry: Registry<Dataplane>,
-    dataplane: Arc<Mutex<Dataplane>>,
+    dataplane: Arc<Shared<Dataplane>>,
 }
 
 impl std::fmt::Debug for DaemonShell {
@@ -19,47 +24,95 @@ impl std::fmt::Debug for DaemonShell {
 
 impl DaemonShell {
     /// A shell over a dataplane that others may use too.
-    pub fn new(dataplane: Arc<Mutex<Dataplane>>) -> Result<DaemonShell, RegistryError> {
+    pub fn new(dataplane: Arc<Shared<Dataplane>>) -> Result<DaemonShell, RegistryError> {
         Ok(DaemonShell { registry: registry()?, dataplane })
-    }
-
-    /// Operations validate before they change anything: a dataplane is fit for use after a panic in one.
-    fn lock(&self) -> MutexGuard<'_, Dataplane> {
-        self.dataplane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a script up to the first failure; the error starts with `name:line: `.
     pub fn run_script(&self, name: &str, script: &str) -> Outcome {
-        self.run(&Session::detached(), |dataplane, out| {
-            self.registry.run_script(dataplane, name, script, out)
+        self.run(&Session::detached(Rights::ReadWrite), |turns, out| {
+            self.registry.run_script(turns, name, script, out)
         })
     }
 
-    /// Does `work` on the dataplane, and then, without holding it, the jobs that its commands left.
     fn run(
         &self,
         session: &Session<'_>,
-        work: impl FnOnce(&mut Dataplane, &mut Output<'_>) -> Result<(), CliError>,
+        work: impl FnOnce(&mut Turns<'_>, &mut Output<'_>) -> Result<(), CliError>,
     ) -> Outcome {
         let progress = |line: &str| session.progress(line);
         let mut out = Output::with_progress(&progress);
+        let result = work(&mut Turns { shell: self, session, alone: false }, &mut out);
+        Outcome { text: out.into_text(), error: result.err().map(|error| error.to_string()) }
+    }
+}
+
+/// The dataplane for the commands of a session, a turn for each.
+struct Turns<'a> {
+    shell: &'a DaemonShell,
+    session: &'a Session<'a>,
+    /// This session has reserved the dataplane.
+    alone: bool,
+}
+
+impl Hold<Dataplane> for Turns<'_> {
+    fn rights(&self) -> Rights {
+        self.session.rights()
+    }
+
+    /// Does the command's work on the dataplane, and then, without holding it, the jobs that it left.
+    fn with(
+        &mut self,
+        needs: Rights,
+        work: &mut Work<'_, Dataplane>,
+        out: &mut Output<'_>,
+    ) -> Result<(), CliError> {
         let (result, jobs) = {
-            let mut dataplane = self.lock();
-            let result = work(&mut dataplane, &mut out);
+            let dataplane = &self.shell.dataplane;
+            let waits = needs == Rights::ReadWrite && !self.alone;
+            let mut dataplane = dataplane.turn_when(|dataplane| !waits || !dataplane.is_reserved());
+            dataplane.begin_turn();
+            let result = work(&mut dataplane, out);
+            if self.alone {
+                dataplane.note_changes();
+            } else {
+                dataplane.record_changes();
+            }
             (result, std::mem::take(&mut dataplane.jobs))
         };
-        let mut text = out.into_text();
-        jobs.into_iter().for_each(|job| text += &job.run(&self.dataplane, session));
-        Outcome { text, error: result.err().map(|error| error.to_string()) }
+        jobs.into_iter().for_each(|job| out.text(job.run(&self.shell.dataplane, self.session)));
+        result
+    }
+
+    fn reserve(&mut self) {
+        if !self.alone {
+            self.shell.dataplane.turn_when(|dataplane| !dataplane.is_reserved()).reserve();
+            self.alone = true;
+        }
+    }
+
+    fn release(&mut self) {
+        if std::mem::take(&mut self.alone) {
+            let changes = self.shell.dataplane.turn().noted_changes();
+            let line = Line::of(changes);
+            self.shell.dataplane.turn().release(line);
+            self.shell.dataplane.tell();
+        }
+    }
+}
+
+impl Drop for Turns<'_> {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
 impl Executor for DaemonShell {
     fn execute(&self, line: &str, session: &Session<'_>) -> Outcome {
-        self.run(session, |dataplane, out| self.registry.execute(dataplane, line, out))
+        self.run(session, |turns, out| self.registry.execute_on(turns, line, out))
     }
 
     fn complete(&self, line: &str, cursor: usize) -> Completion {
-        self.registry.complete(line, cursor, &*self.lock())
+        self.registry.complete(line, cursor, &*self.dataplane.turn())
     }
 }

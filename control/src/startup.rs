@@ -8,18 +8,22 @@
 //! Stanzas and keys that wharf does not have are passed over with a warning, so that a configuration made
 //! for VPP starts; a value that is wrong, or a brace too few, is an error with its line and column.
 
+mod access;
 mod cores;
+mod display;
+mod l2fib;
 mod words;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use wharf_engine::buffer::MAX_DATA_SIZE;
 
+pub use access::AccessConfig;
 pub use cores::Cores;
+pub use l2fib::L2FibConfig;
 pub use words::{ConfigError, Position, Warning};
 use words::{Reader, Word};
 
@@ -34,6 +38,8 @@ pub struct StartupConfig {
     pub buffers: BuffersConfig,
     /// `interface { default-rx-mode }`.
     pub default_rx_mode: Option<RxMode>,
+    /// The table of MAC addresses.
+    pub l2fib: L2FibConfig,
     /// `socksvr`: the socket of the binary API; `None` for none.
     pub socksvr: Option<SocketName>,
     /// `statseg`: the socket of the stats segment.
@@ -42,6 +48,12 @@ pub struct StartupConfig {
     pub prometheus: Option<SocketAddr>,
     /// `api-trace { on }`.
     pub api_trace: bool,
+    /// `config { file PATH }`: the configuration that wharf starts with.
+    pub config_file: Option<PathBuf>,
+    /// `config { journal PATH }`: where changes are recorded, to be there again at the next start.
+    pub journal: Option<PathBuf>,
+    /// Who may use the control sockets.
+    pub access: AccessConfig,
 }
 
 /// The `unix` stanza.
@@ -69,6 +81,8 @@ pub struct UnixConfig {
     pub runtime_dir: Option<PathBuf>,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
+    /// The owner of the sockets, by name or number.
+    pub uid: Option<String>,
     /// The group of the sockets, by name or number.
     pub gid: Option<String>,
     /// The prompt of interactive sessions.
@@ -149,6 +163,7 @@ const UNIX: &[&str] = &[
     "startup-config",
     "runtime-dir",
     "pidfile",
+    "uid",
     "gid",
     "cli-prompt",
     "poll-sleep-usec",
@@ -180,6 +195,7 @@ const STATSEG: &[&str] =
     &["default", "socket-name", "size", "page-size", "per-node-counters", "update-interval"];
 const PROMETHEUS: &[&str] = &["listen"];
 const API_TRACE: &[&str] = &["on", "enable", "off", "disable", "nitems"];
+const CONFIG: &[&str] = &["file", "journal"];
 
 impl StartupConfig {
     /// Reads a configuration for a process that may use `cores`.
@@ -204,10 +220,14 @@ impl StartupConfig {
                 "cpu" => config.cpu.read(reader(CPU), cores)?,
                 "buffers" => config.buffers.read(reader(BUFFERS))?,
                 "interface" => read_interface(&mut config, reader(INTERFACE))?,
+                "l2fib" => config.l2fib.read_l2fib(reader(l2fib::L2FIB))?,
+                "l2learn" => config.l2fib.read_l2learn(reader(l2fib::L2LEARN))?,
                 "socksvr" => read_socket(&mut config.socksvr, reader(SOCKSVR))?,
                 "statseg" => read_socket(&mut config.statseg, reader(STATSEG))?,
                 "prometheus" => read_prometheus(&mut config, reader(PROMETHEUS))?,
+                "access" => config.access.read(reader(access::KEYS))?,
                 "api-trace" => read_api_trace(&mut config, reader(API_TRACE))?,
+                "config" => read_config(&mut config, reader(CONFIG))?,
                 other => {
                     top.warn(name.at, format!("stanza `{other}' has no effect: ignored"));
                     Vec::new()
@@ -261,6 +281,7 @@ impl UnixConfig {
                 "exec" | "startup-config" => self.exec = path(&mut reader)?,
                 "runtime-dir" => self.runtime_dir = path(&mut reader)?,
                 "pidfile" => self.pidfile = path(&mut reader)?,
+                "uid" => self.uid = Some(reader.text(key, "a user")?),
                 "gid" => self.gid = Some(reader.text(key, "a group")?),
                 "cli-prompt" => self.cli_prompt = Some(reader.text(key, "a prompt")?),
                 "poll-sleep-usec" => self.poll_sleep_usec = Some(reader.number(key, 0, 1_000_000)?),
@@ -384,22 +405,12 @@ fn page_size(word: &Word) -> Result<PageSize, ConfigError> {
         "default-hugepage" => return Ok(PageSize::DefaultHuge),
         _ => {}
     }
-    let (digits, shift) = match text.chars().next_back() {
-        Some('K' | 'k') => (text.get(..text.len() - 1), 10),
-        Some('M' | 'm') => (text.get(..text.len() - 1), 20),
-        Some('G' | 'g') => (text.get(..text.len() - 1), 30),
-        _ => (Some(text), 0),
-    };
-    digits
-        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|digits| digits.parse::<u64>().ok())
-        .and_then(|size| size.checked_mul(1 << shift))
-        .filter(|size| size.is_power_of_two() && *size >= 4096)
-        .map(PageSize::Bytes)
-        .ok_or_else(|| {
+    words::size(text).filter(|size| size.is_power_of_two() && *size >= 4096).map(PageSize::Bytes).ok_or_else(
+        || {
             let message = format!("expected 4K, 2M, 1G, default or default-hugepage, got `{text}'");
             ConfigError::new(word.at, message)
-        })
+        },
+    )
 }
 
 fn read_interface(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
@@ -456,6 +467,17 @@ fn read_prometheus(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result
     Ok(reader.warnings)
 }
 
+fn read_config(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    while let Some(key) = reader.key()? {
+        match key.text.as_str() {
+            "file" => config.config_file = Some(reader.text(key, "a path")?.into()),
+            "journal" => config.journal = Some(reader.text(key, "a path")?.into()),
+            _ => reader.unknown(key),
+        }
+    }
+    Ok(reader.warnings)
+}
+
 fn read_api_trace(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
     while let Some(key) = reader.key()? {
         match key.text.as_str() {
@@ -468,120 +490,4 @@ fn read_api_trace(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<
         }
     }
     Ok(reader.warnings)
-}
-
-/// Writes the configuration in the grammar that it is read from.
-impl fmt::Display for StartupConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut stanza = Stanza::new("unix");
-        let unix = &self.unix;
-        for (key, set) in [
-            ("nodaemon", unix.nodaemon),
-            ("interactive", unix.interactive),
-            ("nosyslog", unix.nosyslog),
-            ("full-coredump", unix.full_coredump),
-            ("cli-no-banner", unix.cli_no_banner),
-            ("cli-no-pager", unix.cli_no_pager),
-        ] {
-            stanza.flag(key, set);
-        }
-        for (key, path) in [
-            ("cli-listen", &unix.cli_listen),
-            ("log", &unix.log),
-            ("exec", &unix.exec),
-            ("runtime-dir", &unix.runtime_dir),
-            ("pidfile", &unix.pidfile),
-        ] {
-            stanza.value(key, path.as_ref().map(|path| path.display()));
-        }
-        stanza.value("gid", unix.gid.as_ref());
-        stanza.value("cli-prompt", unix.cli_prompt.as_ref());
-        stanza.value("poll-sleep-usec", unix.poll_sleep_usec);
-        stanza.finish(f)?;
-
-        let mut stanza = Stanza::new("cpu");
-        let cores: Vec<String> = self.cpu.corelist_workers.iter().map(u16::to_string).collect();
-        stanza.value("main-core", self.cpu.main_core);
-        stanza.value("corelist-workers", (!cores.is_empty()).then(|| cores.join(",")));
-        stanza.value("workers", self.cpu.workers);
-        stanza.value("skip-cores", (self.cpu.skip_cores != 0).then_some(self.cpu.skip_cores));
-        stanza.value("thread-prefix", self.cpu.thread_prefix.as_ref());
-        stanza.finish(f)?;
-
-        let mut stanza = Stanza::new("buffers");
-        stanza.value("buffers-per-numa", self.buffers.buffers_per_numa);
-        stanza.value("limit", self.buffers.limit);
-        stanza.value(
-            "page-size",
-            self.buffers.page_size.map(|size| match size {
-                PageSize::Default => "default".to_string(),
-                PageSize::DefaultHuge => "default-hugepage".to_string(),
-                PageSize::Bytes(bytes) => bytes.to_string(),
-            }),
-        );
-        stanza.value("default data-size", self.buffers.data_size);
-        stanza.finish(f)?;
-
-        let mut stanza = Stanza::new("interface");
-        stanza.value(
-            "default-rx-mode",
-            self.default_rx_mode.map(|mode| match mode {
-                RxMode::Polling => "polling",
-                RxMode::Interrupt => "interrupt",
-                RxMode::Adaptive => "adaptive",
-            }),
-        );
-        stanza.finish(f)?;
-
-        for (name, socket) in [("socksvr", &self.socksvr), ("statseg", &self.statseg)] {
-            let mut stanza = Stanza::new(name);
-            match socket {
-                None => {}
-                Some(SocketName::Default) => stanza.flag("default", true),
-                Some(SocketName::At(path)) => stanza.value("socket-name", Some(path.display())),
-            }
-            stanza.finish(f)?;
-        }
-        let mut stanza = Stanza::new("prometheus");
-        stanza.value("listen", self.prometheus);
-        stanza.finish(f)?;
-        let mut stanza = Stanza::new("api-trace");
-        stanza.flag("on", self.api_trace);
-        stanza.finish(f)
-    }
-}
-
-/// Writes one stanza, or nothing when it stays empty.
-struct Stanza {
-    name: &'static str,
-    lines: String,
-}
-
-impl Stanza {
-    fn new(name: &'static str) -> Stanza {
-        Stanza { name, lines: String::new() }
-    }
-
-    fn flag(&mut self, key: &str, set: bool) {
-        if set {
-            self.lines.push_str(&format!("  {key}\n"));
-        }
-    }
-
-    fn value(&mut self, key: &str, value: Option<impl fmt::Display>) {
-        let Some(value) = value else { return };
-        let value = value.to_string();
-        let plain = !value.is_empty()
-            && !value.starts_with(['#', '"'])
-            && !value.contains(|c: char| c.is_whitespace() || c == '{' || c == '}');
-        let quote = if plain { "" } else { "\"" };
-        self.lines.push_str(&format!("  {key} {quote}{value}{quote}\n"));
-    }
-
-    fn finish(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.lines.is_empty() {
-            return Ok(());
-        }
-        write!(f, "{} {{\n{}}}\n", self.name, self.lines)
-    }
 }

@@ -4,9 +4,10 @@ use crate::dataplane::{Dataplane, OpError};
 use crate::interface::{Interface, InterfaceKind};
 use std::sync::Arc;
 use wharf_engine::SwIfIndex;
-use wharf_nodes::ethernet::{SubInterfaces, SubMatch, SubOutput};
+use wharf_nodes::ethernet::{SubInterfaces, SubMatch, SubOutput, VlanId};
 use wharf_nodes::interface::{InputMode, InterfaceTables};
 use wharf_nodes::l2::{Tag, TagRewrite};
+use wharf_nodes::wire::ethernet::EtherType;
 
 /// What makes an interface a part of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,20 @@ impl Interface {
     /// The tags that all its frames have, if that is certain.
     pub(crate) fn own_tags(&self) -> Option<Vec<Tag>> {
         self.sub.and_then(|sub| sub.which.tags())
+    }
+
+    /// The tags that its frames have in front, as far as they are named: there may be more behind them.
+    pub(crate) fn named_tags(&self) -> Vec<Tag> {
+        let Some(SubMatch::Tags { outer_type, outer: VlanId::Id(outer), inner, .. }) =
+            self.sub.map(|s| s.which)
+        else {
+            return Vec::new();
+        };
+        let inner = match inner {
+            Some(VlanId::Id(inner)) => Some(Tag::new(EtherType::VLAN, inner)),
+            _ => None,
+        };
+        std::iter::once(Tag::new(outer_type, outer)).chain(inner).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::dataplane::{Dataplane, OpError};
 use crate::interface::{Interface, InterfaceKind};
+use crate::ip4::{RouteSource, Via};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
@@ -13,6 +14,7 @@ use wharf_nodes::ip4::UdpTables;
 use wharf_nodes::vxlan::{Decap, OuterHeader, VxlanTables, VxlanTunnel, decap_key};
 use wharf_nodes::wire::VxlanHeader;
 use wharf_nodes::wire::ethernet::{EthernetHeader, VlanTag};
+use wharf_nodes::wire::ip4::Ip4Prefix;
 use wharf_nodes::wire::udp::port;
 
 /// Bytes that a tunnel adds to the packet in a frame: the outer headers, and the inner Ethernet header.
@@ -35,8 +37,10 @@ pub enum DecapNext {
 pub struct VxlanConfig {
     /// Our address.
     pub src: Ipv4Addr,
-    /// The peer's.
+    /// The peer's, or that of a multicast group.
     pub dst: Ipv4Addr,
+    /// The interface on which the group is sent to and listened to; only a group has one.
+    pub group: Option<SwIfIndex>,
     /// The identifier of what we send, and of what we take unless [`VxlanConfig::decap_vni`] says otherwise.
     pub vni: u32,
     /// The identifier of what we take; `Some(None)` is any.
@@ -61,6 +65,7 @@ impl VxlanConfig {
         VxlanConfig {
             src,
             dst,
+            group: None,
             vni,
             decap_vni: None,
             src_port: None,
@@ -72,8 +77,11 @@ impl VxlanConfig {
         }
     }
 
-    fn key(&self) -> u64 {
-        decap_key(self.dst.to_bits(), self.decap_vni.unwrap_or(Some(self.vni)))
+    /// By which received packets find the tunnel.
+    fn keys(&self) -> Vec<u64> {
+        let own = self.group.map(|_| self.src);
+        let vni = self.decap_vni.unwrap_or(Some(self.vni));
+        own.into_iter().chain([self.dst]).map(|address| decap_key(address.to_bits(), vni)).collect()
     }
 }
 
@@ -104,10 +112,16 @@ impl Dataplane {
         mut config: VxlanConfig,
         instance: Option<u32>,
     ) -> Result<SwIfIndex, OpError> {
-        for (what, address) in [("src", config.src), ("dst", config.dst)] {
-            if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
-                return OpError::parameter(what, format!("{address} is not the address of a host"));
+        let host = |a: Ipv4Addr| !(a.is_unspecified() || a.is_multicast() || a.is_broadcast());
+        if !host(config.src) {
+            return OpError::parameter("src", format!("{} is not the address of a host", config.src));
+        }
+        match config.group {
+            Some(interface) => self.check_group(config.dst, interface, config.table)?,
+            None if !host(config.dst) => {
+                return OpError::parameter("dst", format!("{} is not the address of a host", config.dst));
             }
+            None => {}
         }
         if config.src == config.dst {
             return OpError::parameter("dst", "src and dst are the same");
@@ -121,7 +135,9 @@ impl Dataplane {
         if !self.fibs.contains_key(&config.table) {
             return OpError::parameter("encap-vrf-id", format!("there is no IPv4 table {}", config.table));
         }
-        if let Some((index, _)) = self.vxlan.list.iter().find(|(_, other)| other.key() == config.key()) {
+        let keys = config.keys();
+        let takes = |other: &VxlanConfig| other.keys().iter().any(|key| keys.contains(key));
+        if let Some((index, _)) = self.vxlan.list.iter().find(|(_, other)| takes(other)) {
             let name = self.interface_name(*index);
             return OpError::parameter("vni", format!("{name} takes this VNI from {} already", config.dst));
         }
@@ -137,16 +153,58 @@ impl Dataplane {
         record.point_to_point = config.decap == DecapNext::Ip4;
         // What the way to the peer takes, less the headers.
         let overhead = if record.point_to_point { OuterHeader::LEN as u16 } else { OVERHEAD };
-        let underlay = self.resolve(config.table, config.dst).and_then(|i| self.interfaces.get(&i));
+        let way = config.group.or_else(|| self.resolve(config.table, config.dst));
+        let underlay = way.and_then(|i| self.interfaces.get(&i));
         record.mtu = underlay.map_or(1500, |i| i.mtu).saturating_sub(overhead).max(crate::interface::MIN_MTU);
         self.add(index, record, None);
-        match decap.put(config.key(), |_| Some(u64::from(index.0)), |_| None) {
-            Put::Added | Put::Changed(_) => Ok(index),
-            refused => {
+        if let Some(interface) = config.group
+            && let Err(error) = self.add_route(
+                config.table,
+                Ip4Prefix::host(config.dst),
+                RouteSource::Interface,
+                Via::NextHop(config.dst, interface),
+            )
+        {
+            self.delete_interface(index)?;
+            return Err(error);
+        }
+        for key in keys {
+            let put = decap.put(key, |_| Some(u64::from(index.0)), |_| None);
+            if !matches!(put, Put::Added | Put::Changed(_)) {
                 self.delete_interface(index)?;
-                OpError::refused(format!("the table of tunnels has no room ({refused:?})"))
+                return OpError::refused(format!("the table of tunnels has no room ({put:?})"));
             }
         }
+        Ok(index)
+    }
+
+    /// Whether a tunnel may lead to a group through an interface. All tunnels of a group share one, and so one route.
+    fn check_group(&self, group: Ipv4Addr, interface: SwIfIndex, table: u32) -> Result<(), OpError> {
+        if !group.is_multicast() {
+            return OpError::parameter("group", format!("{group} is not the address of a multicast group"));
+        }
+        let record = self.record(interface)?;
+        if record.point_to_point || record.kind == InterfaceKind::Local {
+            let why = format!("{} has no Ethernet frames, and so no groups", record.name);
+            return OpError::parameter("interface", why);
+        }
+        let apart = |c: &VxlanConfig| c.dst == group && c.table == table && c.group != Some(interface);
+        match self.vxlan.list.values().find(|c| apart(c)).and_then(|c| c.group) {
+            Some(other) => OpError::parameter(
+                "interface",
+                format!("another tunnel to {group} is on {}", self.interface_name(other)),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Groups whose packets are ours, and on which interface.
+    pub(crate) fn vxlan_groups(&self) -> Vec<(u32, SwIfIndex)> {
+        let group = |c: &VxlanConfig| Some((c.dst.to_bits(), c.group?));
+        let mut groups: Vec<_> = self.vxlan.list.values().filter_map(group).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
     }
 
     /// The tunnel from `src` to `dst` that sends `vni`.
@@ -160,17 +218,31 @@ impl Dataplane {
         if let Some(config) = self.vxlan.list.remove(&index)
             && let Some(decap) = &self.vxlan.decap
         {
-            let _ = decap.remove(config.key(), |value| value == u64::from(index.0));
+            for key in config.keys() {
+                let _ = decap.remove(key, |value| value == u64::from(index.0));
+            }
+            let shared = |c: &VxlanConfig| (c.dst, c.table) == (config.dst, config.table);
+            if config.group.is_some() && !self.vxlan.list.values().any(shared) {
+                // Gone already if its interface is.
+                let prefix = Ip4Prefix::host(config.dst);
+                let _ = self.delete_route(config.table, prefix, RouteSource::Interface);
+            }
         }
     }
 
     /// What the nodes see of the tunnels.
     pub(crate) fn vxlan_tables(&self, fibs: Vec<Arc<Mtrie>>) -> VxlanTables {
         let count = self.vxlan.list.keys().last().map_or(0, |i| i.index() + 1);
-        let mut tables =
-            VxlanTables { tunnels: vec![None; count], decap: self.vxlan.decap.clone(), any_vni: false, fibs };
+        let mut tables = VxlanTables {
+            tunnels: vec![None; count],
+            decap: self.vxlan.decap.clone(),
+            any_vni: false,
+            groups: false,
+            fibs,
+        };
         for (index, config) in &self.vxlan.list {
             let Some(record) = self.interfaces.get(index) else { continue };
+            tables.groups |= config.group.is_some();
             tables.any_vni |= config.decap_vni == Some(None);
             let ports = [config.src_port.unwrap_or(0), config.dst_port];
             tables.tunnels[index.index()] = Some(Arc::new(VxlanTunnel {

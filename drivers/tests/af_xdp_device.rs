@@ -75,7 +75,7 @@ impl Rig {
         let created = self.manager.create(index, Rig::config(lab), &pool)?;
         let input = self.engine.graph().find("cross");
         let name = format!("w{}", index.0).as_str().into();
-        self.engine.set_interface(index, Some(InterfaceSetup { name, up: true, input, loopback: false }));
+        self.engine.set_interface(index, Some(InterfaceSetup { name, up: true, input, loopback: None }));
         let queues = created.inputs.len();
         for output in created.outputs.into_iter().take(1) {
             self.engine.attach_output(index, WorkerIndex(0), output).unwrap();

@@ -4,10 +4,13 @@
 //! order, and ends at its end node, which the starting node would otherwise have chosen itself. All of them take
 //! the arc's one metadata, so a feature hands on by [`crate::Disposition::NextFeature`] and can lose nothing.
 
+use crate::dispatch::code;
 use crate::frame::{Meta, PacketRef};
-use crate::node::NextIndex;
+use crate::node::{Cx, NextIndex, NextNodes, Node, Way};
 use crate::{NodeIndex, SwIfIndex};
 use std::marker::PhantomData;
+use std::num::NonZeroU16;
+use zerocopy::FromZeros;
 
 /// An arc, as a type.
 pub trait FeatureArc: 'static {
@@ -57,12 +60,30 @@ impl<A: FeatureArc> Clone for ArcStart<A> {
 impl<A: FeatureArc> Copy for ArcStart<A> {}
 
 impl<A: FeatureArc> ArcStart<A> {
+    /// The way into the arc for packets on `interface`, or straight to the arc's end, which is an edge of the node: to be
+    /// kept for a frame at most.
+    #[inline(always)]
+    pub fn way<N: Node>(
+        self,
+        cx: &Cx<'_, N>,
+        interface: SwIfIndex,
+        end: fn(A::Meta) -> N::Next,
+    ) -> ArcWay<N, A> {
+        let arcs = cx.arcs();
+        let start = arcs.start(self.arc, interface);
+        let code = match start {
+            0 => code::edge(end(A::Meta::new_zeroed()).number()),
+            _ => code::node(arcs.next(start)),
+        };
+        ArcWay { code, feature: start + 1, of: PhantomData }
+    }
+
     /// The way into the arc for a packet on `interface`, or `None` when no feature is on there: then go to the
     /// arc's end node directly.
     #[inline(always)]
-    pub fn enter<N: crate::Node>(
+    pub fn enter<N: Node>(
         self,
-        cx: &crate::Cx<'_, N>,
+        cx: &Cx<'_, N>,
         p: &mut PacketRef<'_>,
         interface: SwIfIndex,
         meta: A::Meta,
@@ -74,6 +95,35 @@ impl<A: FeatureArc> ArcStart<A> {
         }
         p.packet.feature = start + 1;
         Some(NextIndex::new(arcs.next(start), meta))
+    }
+}
+
+/// The way of packets of node `N` to the end of arc `A`, through the features that are on, if any: see [`ArcStart::way`].
+#[derive(Debug)]
+pub struct ArcWay<N, A> {
+    code: NonZeroU16,
+    feature: u16,
+    of: PhantomData<fn() -> (N, A)>,
+}
+
+impl<N, A> Clone for ArcWay<N, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N, A> Copy for ArcWay<N, A> {}
+
+impl<N: Node, A: FeatureArc> ArcWay<N, A> {
+    /// To the drop.
+    pub const NOWHERE: Self = ArcWay { code: code::node(NodeIndex::DROP), feature: 0, of: PhantomData };
+
+    /// Sends a packet there.
+    #[inline(always)]
+    pub fn take(self, p: &mut PacketRef<'_>, meta: A::Meta) -> Way<N> {
+        p.packet.feature = self.feature;
+        p.packet.put_meta(meta);
+        Way { code: self.code, node: PhantomData }
     }
 }
 

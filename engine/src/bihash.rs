@@ -2,18 +2,25 @@
 //!
 //! Set-associative, as a processor's cache is: a key lives in one of two *buckets* of seven, chosen by a seeded hash, and nothing ever grows
 //! or moves. A full pair of buckets gives up one of its own entries, so that whoever crafts colliding keys loses only entries beside
-//! them. A bucket is two cache lines, the first of which answers whether the key is there. The second bucket is looked at only when the
-//! first has once overflowed.
+//! them. A bucket is two cache lines. It has a byte of each key's hash, its *tag*, in one word, so that a lookup compares one key and not seven; the
+//! first entries to be taken are in the line of that word. The second bucket is looked at only when the first has once overflowed.
 //!
 //! Readers take no lock: a bucket carries a version, odd while it is written, and a reader that saw it change looks again. Writers lock
 //! the bucket and never wait: who finds it locked is told [`Put::Busy`], and tries again with the next packet.
 
+use crate::mapping::zeroed;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use zerocopy::{FromZeros, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Entries of a bucket.
 pub const WAYS: usize = 7;
+/// Buckets of a table at least.
+pub const MIN_BUCKETS: usize = 64;
+/// Buckets of a table at most: as many as a [`Place`] tells apart.
+pub const MAX_BUCKETS: usize = 1 << 24;
+/// Bytes of a bucket.
+pub const BUCKET_SIZE: usize = size_of::<Bucket>();
 /// The key of an empty entry; no key may be it.
 const EMPTY: u64 = 0;
 /// Bit of [`Bucket::version`]: some key of this bucket may live in its second one.
@@ -23,18 +30,52 @@ const STEP: u64 = 4;
 /// How often a reader looks again at a bucket that is being written.
 const RETRIES: usize = 8;
 /// Buckets that share a mark "was ever used", which spares a scan the untouched part of the table.
-const GROUP: usize = 64;
+const GROUP: usize = MIN_BUCKETS;
+
+/// A byte for each entry.
+mod tags {
+    /// The lowest bit of each.
+    pub(super) const LOW: u64 = 0x0001_0101_0101_0101;
+    /// The highest of each, which is set if the entry is taken.
+    pub(super) const HIGH: u64 = LOW << 7;
+    /// All bits of the first.
+    pub(super) const ONE: u64 = 0xff;
+
+    /// The tag of a key, in each byte. Neither bucket is chosen by these bits of the hash.
+    #[inline(always)]
+    pub(super) fn of(place: super::Place) -> u64 {
+        u64::from(place.0 & 0x7f | 0x80).wrapping_mul(LOW)
+    }
+}
+
+/// Where in a table a key is looked for, of [`Bihash::place`]: the upper half of its hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub struct Place(u32);
+
+impl Place {
+    #[inline(always)]
+    fn of(hash: u64) -> Place {
+        Place((hash >> 32) as u32)
+    }
+}
+
+#[derive(FromZeros, KnownLayout)]
+#[repr(C)]
+struct Entry {
+    key: AtomicU64,
+    value: AtomicU64,
+}
 
 #[derive(FromZeros, KnownLayout)]
 #[repr(C, align(128))]
 struct Bucket {
     version: AtomicU64,
-    keys: [AtomicU64; WAYS],
-    values: [AtomicU64; WAYS],
-    _pad: u64,
+    tags: AtomicU64,
+    entries: [Entry; WAYS],
 }
 
-const _: () = assert!(size_of::<Bucket>() == 128);
+const _: () = assert!(BUCKET_SIZE == 128);
 
 /// What [`Bihash::put`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +128,18 @@ impl fmt::Debug for Bihash {
 pub struct NoMemory(usize);
 
 impl Bihash {
-    /// A table of `buckets` (rounded up to a power of two, at least 64 and at most 2^24) times [`WAYS`] entries at most. Memory is
-    /// touched only as entries come. Up to a third of the capacity next to nothing is given up, whatever the keys; at half of it one in a
-    /// thousand is. `seed` should be random: who knows it can make keys collide.
+    /// A table of `buckets` (rounded up to a power of two, at least [`MIN_BUCKETS`] and at most [`MAX_BUCKETS`]) times [`WAYS`] entries at most. Up to a third of the
+    /// capacity next to nothing is given up, whatever the keys; at half of it one in a thousand is. `seed` should be random: who knows it can make keys collide.
     pub fn new(buckets: usize, seed: [u64; 2]) -> Result<Bihash, NoMemory> {
-        let count = buckets.clamp(GROUP, 1 << 24).next_power_of_two();
-        let buckets = <[Bucket]>::new_box_zeroed_with_elems(count).map_err(|_| NoMemory(count))?;
+        let count = buckets.clamp(GROUP, MAX_BUCKETS).next_power_of_two();
+        let buckets = zeroed::<Bucket>(count).ok_or(NoMemory(count))?;
         let used = (0..count / GROUP).map(|_| AtomicU64::new(0)).collect();
         Ok(Bihash { buckets, used, seed: [seed[0], seed[1] | 1], mask: count as u64 - 1 })
+    }
+
+    /// Bytes of its buckets.
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.buckets)
     }
 
     /// Entries that there is room for.
@@ -111,15 +156,15 @@ impl Bihash {
     }
 
     #[inline(always)]
-    fn first(&self, hash: u64) -> usize {
-        (hash >> 40 & self.mask) as usize
+    fn first(&self, place: Place) -> usize {
+        (u64::from(place.0 >> 8) & self.mask) as usize
     }
 
     #[inline(always)]
     fn second(&self, hash: u64) -> usize {
         // Never the first one again.
         let step = hash & self.mask | 1;
-        (self.first(hash) as u64 ^ step) as usize
+        (self.first(Place::of(hash)) as u64 ^ step) as usize
     }
 
     /// Bucket `at`, which is one of those that [`Bihash::first`] and [`Bihash::second`] name.
@@ -131,10 +176,16 @@ impl Bihash {
         unsafe { self.buckets.get_unchecked(at) }
     }
 
-    /// Asks the processor for the lines of `key`'s bucket.
+    /// Where `key` is looked for. A node that hands it on spares the next one the hash.
     #[inline(always)]
-    pub fn prefetch(&self, key: u64) {
-        let bucket = std::ptr::from_ref(self.bucket(self.first(self.hash(key))));
+    pub fn place(&self, key: u64) -> Place {
+        Place::of(self.hash(key))
+    }
+
+    /// Asks the processor for the lines of the bucket.
+    #[inline(always)]
+    pub fn prefetch(&self, place: Place) {
+        let bucket = std::ptr::from_ref(self.bucket(self.first(place)));
         crate::prefetch(bucket);
         crate::prefetch(bucket.cast::<u8>().wrapping_add(64));
     }
@@ -142,28 +193,36 @@ impl Bihash {
     /// The value of `key`.
     #[inline(always)]
     pub fn get(&self, key: u64) -> Option<u64> {
-        let hash = self.hash(key);
-        let bucket = self.bucket(self.first(hash));
-        let (found, overflowed) = bucket.read(key);
+        self.get_at(key, self.place(key))
+    }
+
+    /// The value of `key`, whose place is known. At another place it is not found.
+    #[inline(always)]
+    pub fn get_at(&self, key: u64, place: Place) -> Option<u64> {
+        let (found, overflowed) = self.bucket(self.first(place)).read(key, place);
         if found.is_none() && overflowed {
-            return self.get_second(key, hash);
+            return self.get_second(key);
         }
         found
     }
 
     #[cold]
-    fn get_second(&self, key: u64, hash: u64) -> Option<u64> {
-        self.bucket(self.second(hash)).read(key).0
+    #[inline(never)]
+    fn get_second(&self, key: u64) -> Option<u64> {
+        let hash = self.hash(key);
+        self.bucket(self.second(hash)).read(key, Place::of(hash)).0
     }
 
     /// Replaces the value of `key` if it is still `old`. Never waits; cheap, for a time stamp.
     #[inline]
     pub fn refresh(&self, key: u64, old: u64, new: u64) -> bool {
         let hash = self.hash(key);
-        for at in [self.first(hash), self.second(hash)] {
+        let place = Place::of(hash);
+        for at in [self.first(place), self.second(hash)] {
             let bucket = self.bucket(at);
-            if let Some(i) = bucket.position(key) {
-                return bucket.values[i]
+            if let Some(i) = bucket.position(key, place) {
+                return bucket.entries[i]
+                    .value
                     .compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok();
             }
@@ -183,34 +242,35 @@ impl Bihash {
             return Put::Full;
         }
         let hash = self.hash(key);
-        let (first, second) = (self.first(hash), self.second(hash));
+        let place = Place::of(hash);
+        let (first, second) = (self.first(place), self.second(hash));
         // All writers of a key come by its first bucket, so holding that one makes them take turns.
         let Some(mut a) = self.bucket(first).lock() else { return Put::Busy };
-        if let Some(i) = a.bucket.position(key) {
+        if let Some(i) = a.bucket.position(key, place) {
             return a.change(i, decide);
         }
-        let free = a.bucket.position(EMPTY);
+        let free = a.bucket.free();
         if free.is_some() && !a.overflowed {
-            return self.add(first, &mut a, free, key, decide);
+            return self.add(first, &mut a, free, (key, place), decide);
         }
         let Some(mut b) = self.bucket(second).lock() else { return Put::Busy };
-        if let Some(i) = b.bucket.position(key) {
+        if let Some(i) = b.bucket.position(key, place) {
             return b.change(i, decide);
         }
         if free.is_some() {
-            return self.add(first, &mut a, free, key, decide);
+            return self.add(first, &mut a, free, (key, place), decide);
         }
-        let free = b.bucket.position(EMPTY);
+        let free = b.bucket.free();
         if free.is_some() {
             a.overflowed = true;
-            return self.add(second, &mut b, free, key, decide);
+            return self.add(second, &mut b, free, (key, place), decide);
         }
         let Some(new) = decide(None) else { return Put::Kept };
         let best = |bucket: &Bucket| {
-            let ranked = |i: usize| rank(bucket.values[i].load(Ordering::Relaxed)).map(|r| (r, i));
+            let ranked = |i: usize| rank(bucket.entries[i].value.load(Ordering::Relaxed)).map(|r| (r, i));
             (0..WAYS).filter_map(ranked).max()
         };
-        let (place, i) = match (best(a.bucket), best(b.bucket)) {
+        let (there, i) = match (best(a.bucket), best(b.bucket)) {
             (Some((ra, i)), Some((rb, _))) if ra >= rb => (&mut a, i),
             (_, Some((_, j))) => {
                 a.overflowed = true;
@@ -219,20 +279,20 @@ impl Bihash {
             (Some((_, i)), None) => (&mut a, i),
             (None, None) => return Put::Full,
         };
-        let (old_key, old) = place.replace(i, key, new);
+        let (old_key, old) = there.replace(i, key, new, tags::of(place));
         Put::Evicted { key: old_key, value: old }
     }
 
     fn add(
         &self,
         at: usize,
-        place: &mut Locked<'_>,
+        bucket: &mut Locked<'_>,
         free: Option<usize>,
-        key: u64,
+        (key, place): (u64, Place),
         decide: impl FnOnce(Option<u64>) -> Option<u64>,
     ) -> Put {
         let (Some(i), Some(value)) = (free, decide(None)) else { return Put::Kept };
-        place.replace(i, key, value);
+        bucket.replace(i, key, value, tags::of(place));
         self.used[at / GROUP].store(1, Ordering::Relaxed);
         Put::Added
     }
@@ -240,12 +300,13 @@ impl Bihash {
     /// Removes `key` if `wanted` says so of its value. `Err` when another thread is at the bucket.
     pub fn remove(&self, key: u64, wanted: impl Fn(u64) -> bool) -> Result<Option<u64>, Busy> {
         let hash = self.hash(key);
-        let mut first = self.bucket(self.first(hash)).lock().ok_or(Busy)?;
-        if let Some(i) = first.bucket.position(key) {
+        let place = Place::of(hash);
+        let mut first = self.bucket(self.first(place)).lock().ok_or(Busy)?;
+        if let Some(i) = first.bucket.position(key, place) {
             return Ok(first.take(i, wanted));
         }
         let mut second = self.bucket(self.second(hash)).lock().ok_or(Busy)?;
-        Ok(second.bucket.position(key).and_then(|i| second.take(i, wanted)))
+        Ok(second.bucket.position(key, place).and_then(|i| second.take(i, wanted)))
     }
 
     /// Parts of the table for [`Bihash::scan`].
@@ -262,18 +323,19 @@ impl Bihash {
         }
         for bucket in &self.buckets[part * GROUP..(part + 1) * GROUP] {
             for i in 0..WAYS {
-                let key = bucket.keys[i].load(Ordering::Acquire);
+                let entry = &bucket.entries[i];
+                let key = entry.key.load(Ordering::Acquire);
                 if key == EMPTY {
                     continue;
                 }
-                let value = bucket.values[i].load(Ordering::Acquire);
-                if bucket.keys[i].load(Ordering::Acquire) == key
+                let value = entry.value.load(Ordering::Acquire);
+                if entry.key.load(Ordering::Acquire) == key
                     && judge(key, value) == Verdict::Remove
                     && let Some(mut locked) = bucket.lock()
-                    && locked.bucket.keys[i].load(Ordering::Relaxed) == key
-                    && locked.bucket.values[i].load(Ordering::Relaxed) == value
+                    && entry.key.load(Ordering::Relaxed) == key
+                    && entry.value.load(Ordering::Relaxed) == value
                 {
-                    removed.push(locked.replace(i, EMPTY, 0));
+                    removed.push(locked.replace(i, EMPTY, 0, 0));
                 }
             }
         }
@@ -300,52 +362,88 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
-    fn replace(&mut self, i: usize, key: u64, value: u64) -> (u64, u64) {
-        let old_key = self.bucket.keys[i].load(Ordering::Relaxed);
+    /// Gives entry `i` to a key of these [`tags`]; 0 for none. Returns what was there.
+    fn replace(&mut self, i: usize, key: u64, value: u64, tags: u64) -> (u64, u64) {
+        let entry = &self.bucket.entries[i];
+        let old_key = entry.key.load(Ordering::Relaxed);
         // The entry is empty while its value changes: `refresh` and `scan`, which look without the version, never see one
-        // key's value under another key.
-        self.bucket.keys[i].store(EMPTY, Ordering::Release);
-        let old = self.bucket.values[i].swap(value, Ordering::AcqRel);
-        self.bucket.keys[i].store(key, Ordering::Release);
+        // key's value under another key. A tag that is not the key's only makes them miss it.
+        entry.key.store(EMPTY, Ordering::Release);
+        let old = entry.value.swap(value, Ordering::AcqRel);
+        entry.key.store(key, Ordering::Release);
+        let mask = tags::ONE << (8 * i);
+        let all = self.bucket.tags.load(Ordering::Relaxed) & !mask | tags & mask;
+        self.bucket.tags.store(all, Ordering::Release);
         (old_key, old)
     }
 
     fn change(&mut self, i: usize, decide: impl FnOnce(Option<u64>) -> Option<u64>) -> Put {
-        let old = self.bucket.values[i].load(Ordering::Acquire);
-        match decide(Some(old)) {
-            Some(new) => Put::Changed(self.bucket.values[i].swap(new, Ordering::AcqRel)),
+        let value = &self.bucket.entries[i].value;
+        match decide(Some(value.load(Ordering::Acquire))) {
+            Some(new) => Put::Changed(value.swap(new, Ordering::AcqRel)),
             None => Put::Kept,
         }
     }
 
     fn take(&mut self, i: usize, wanted: impl Fn(u64) -> bool) -> Option<u64> {
-        wanted(self.bucket.values[i].load(Ordering::Acquire)).then(|| self.replace(i, EMPTY, 0).1)
+        let value = self.bucket.entries[i].value.load(Ordering::Acquire);
+        wanted(value).then(|| self.replace(i, EMPTY, 0, 0).1)
     }
 }
 
 impl Bucket {
-    /// Where `key` is. Compares all seven without a branch: which one it is can't be predicted.
+    /// Where `key` is. Whose tag is another's needs a second look, once in a hundred times.
     #[inline(always)]
-    fn position(&self, key: u64) -> Option<usize> {
-        let mut found = 0u32;
-        for i in 0..WAYS {
-            found |= u32::from(self.keys[i].load(Ordering::Acquire) == key) << i;
+    fn position(&self, key: u64, place: Place) -> Option<usize> {
+        let differs = self.tags.load(Ordering::Acquire) ^ tags::of(place);
+        // Bytes that are zero, and perhaps some behind the first of them: what counts is the key.
+        let mut hits = differs.wrapping_sub(tags::LOW) & !differs & tags::HIGH;
+        while hits != 0 {
+            let i = (hits.trailing_zeros() / 8) as usize;
+            if self.entries.get(i).is_some_and(|entry| entry.key.load(Ordering::Acquire) == key) {
+                return Some(i);
+            }
+            hits &= hits - 1;
         }
-        (found != 0).then(|| (found.trailing_zeros() as usize).min(WAYS - 1))
+        None
     }
 
+    /// An entry that is not taken: the first, so that the line of the tags fills first.
+    fn free(&self) -> Option<usize> {
+        let free = !self.tags.load(Ordering::Relaxed) & tags::HIGH;
+        (free != 0).then(|| (free.trailing_zeros() / 8) as usize)
+    }
+
+    /// The value of `key`, and whether the key may be in its second bucket.
     #[inline(always)]
-    fn read(&self, key: u64) -> (Option<u64>, bool) {
-        for _ in 0..RETRIES {
-            let version = self.version.load(Ordering::Acquire);
-            let value = self.position(key).map(|i| self.values[i].load(Ordering::Acquire));
-            fence(Ordering::Acquire);
-            if version & LOCKED == 0 && self.version.load(Ordering::Relaxed) == version {
-                return (value, version & OVERFLOWED != 0);
-            }
+    fn read(&self, key: u64, place: Place) -> (Option<u64>, bool) {
+        match self.try_read(key, place) {
+            Some(found) => found,
+            None => self.read_again(key, place),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_again(&self, key: u64, place: Place) -> (Option<u64>, bool) {
+        for _ in 1..RETRIES {
             std::hint::spin_loop();
+            if let Some(found) = self.try_read(key, place) {
+                return found;
+            }
         }
         (None, false)
+    }
+
+    /// `None` when somebody was writing.
+    #[inline(always)]
+    fn try_read(&self, key: u64, place: Place) -> Option<(Option<u64>, bool)> {
+        let version = self.version.load(Ordering::Acquire);
+        let at = self.position(key, place);
+        let value = at.and_then(|i| self.entries.get(i)).map(|entry| entry.value.load(Ordering::Acquire));
+        fence(Ordering::Acquire);
+        let still = version & LOCKED == 0 && self.version.load(Ordering::Relaxed) == version;
+        still.then_some((value, version & OVERFLOWED != 0))
     }
 
     fn lock(&self) -> Option<Locked<'_>> {
@@ -363,146 +461,4 @@ impl Bucket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-    use std::sync::atomic::AtomicBool;
-
-    const SEED: [u64; 2] = [0x1234_5678_9abc_def0, 0x0fed_cba9_8765_4321];
-
-    fn table(buckets: usize) -> Bihash {
-        Bihash::new(buckets, SEED).unwrap()
-    }
-
-    fn set(t: &Bihash, key: u64, value: u64) -> Put {
-        t.put(key, |_| Some(value), Some)
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Put(u64, u64),
-        Remove(u64),
-        Refresh(u64, u64),
-        Sweep(u64),
-    }
-
-    fn ops() -> impl Strategy<Value = Vec<Op>> {
-        // More keys than a table of 64 buckets has room for, so that all its ways to run out are gone through.
-        let key = 1u64..700;
-        prop::collection::vec(
-            prop_oneof![
-                8 => (key.clone(), 1u64..1000).prop_map(|(k, v)| Op::Put(k, v)),
-                2 => key.clone().prop_map(Op::Remove),
-                1 => (key, 1u64..1000).prop_map(|(k, v)| Op::Refresh(k, v)),
-                1 => (1u64..1000).prop_map(Op::Sweep),
-            ],
-            0..2000,
-        )
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn agrees_with_a_map(ops in ops(), seed: [u64; 2]) {
-            let table = Bihash::new(64, seed).unwrap();
-            let mut map = HashMap::new();
-            for op in ops {
-                match op {
-                    Op::Put(key, value) => match table.put(key, |_| Some(value), Some) {
-                        Put::Added => prop_assert_eq!(map.insert(key, value), None),
-                        Put::Changed(old) => prop_assert_eq!(map.insert(key, value), Some(old)),
-                        Put::Evicted { key: gone, value: old } => {
-                            prop_assert_eq!(map.remove(&gone), Some(old));
-                            prop_assert_eq!(map.insert(key, value), None);
-                        }
-                        other => prop_assert!(false, "{:?}", other),
-                    },
-                    Op::Remove(key) => prop_assert_eq!(table.remove(key, |_| true).unwrap(), map.remove(&key)),
-                    Op::Refresh(key, new) => {
-                        let old = map.get(&key).copied();
-                        prop_assert!(!table.refresh(key, old.unwrap_or(0) + 1, new));
-                        prop_assert_eq!(table.refresh(key, old.unwrap_or(0), new), old.is_some());
-                        map.entry(key).and_modify(|v| *v = new);
-                    }
-                    Op::Sweep(limit) => {
-                        for part in 0..table.parts() {
-                            let gone = table.scan(part, |key, value| {
-                                assert_eq!(map.get(&key), Some(&value));
-                                if value < limit { Verdict::Remove } else { Verdict::Keep }
-                            });
-                            assert!(gone.iter().all(|(key, value)| *value < limit && map.remove(key) == Some(*value)));
-                        }
-                        assert!(map.values().all(|value| *value >= limit));
-                    }
-                }
-            }
-            for key in 1..700 {
-                prop_assert_eq!(table.get(key), map.get(&key).copied());
-            }
-        }
-    }
-
-    #[test]
-    fn holds_a_third_of_its_capacity_without_giving_anything_up() {
-        let t = table(1024);
-        let keys = t.capacity() as u64 / 3;
-        for key in 1..=keys {
-            assert_eq!(set(&t, key << 16 | 7, key), Put::Added, "{key} of {keys}");
-        }
-        assert!((1..=keys).all(|key| t.get(key << 16 | 7) == Some(key)));
-    }
-
-    #[test]
-    fn protected_entries_stay() {
-        let t = table(64);
-        let keep = |value: u64| (value >= 1000).then_some(value);
-        (1..=1000).for_each(|key| _ = t.put(key, |_| Some(1), keep));
-        let full = (1..=1000).filter(|key| t.get(*key).is_some()).count();
-        assert!((1001..=2000).all(|key| matches!(t.put(key, |_| Some(1), keep), Put::Full | Put::Added)));
-        assert!((1..=1000).filter(|key| t.get(*key).is_some()).count() == full);
-        assert_eq!(t.put(EMPTY, |_| Some(1), keep), Put::Full);
-    }
-
-    #[test]
-    fn a_reader_never_sees_one_keys_value_under_another() {
-        let t = table(64);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for part in 0..2 {
-                let (t, stop) = (&t, &stop);
-                scope.spawn(move || {
-                    let mut key = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        key = (key + 1) % 2000;
-                        let key = key * 2 + part + 1;
-                        t.put(key, |_| Some(key * 3), Some);
-                        t.refresh(key, key * 3, key * 3);
-                        let _ = t.remove(key / 2, |_| true);
-                    }
-                });
-            }
-            for _ in 0..20 {
-                for key in 1..4000 {
-                    assert!(t.get(key).is_none_or(|value| value == key * 3));
-                }
-                for part in 0..t.parts() {
-                    t.scan(part, |key, value| {
-                        assert_eq!(value, key * 3);
-                        Verdict::Keep
-                    });
-                }
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-
-    #[test]
-    fn crafted_for_one_seed_is_nothing_for_another() {
-        let known = table(1 << 12);
-        let crafted: Vec<u64> = (1u64..).filter(|k| known.first(known.hash(*k)) == 5).take(200).collect();
-        let other = Bihash::new(1 << 12, [77, 99]).unwrap();
-        crafted.iter().for_each(|key| assert_eq!(set(&other, *key, 1), Put::Added));
-        assert!(crafted.iter().all(|key| other.get(*key) == Some(1)));
-    }
-}
+mod tests;

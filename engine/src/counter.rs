@@ -2,6 +2,7 @@
 //! locked, and no line is written by two threads. The rows lie in a [`Segment`], where others can read them too.
 
 use crate::WorkerIndex;
+use crate::frame::FRAME_SIZE;
 use crate::stats::{Row, Segment, Stats, Table};
 use crossbeam_utils::CachePadded;
 use std::io;
@@ -172,39 +173,73 @@ impl Combined {
     }
 }
 
-/// Collects additions to one entry of a [`Combined`] as long as packets keep to it; most frames touch one entry.
-#[derive(Debug, Default)]
+/// Collects additions to one entry of a [`Combined`] as long as packets keep to it; most frames touch one entry. No entry is
+/// kept over [`Tally::flush`], so a node that ends its frames with it may keep what it knows of the entry as long as [`Tally::is_on`]
+/// says so.
+#[derive(Debug)]
 pub struct Tally {
-    index: u32,
-    packets: u64,
-    bytes: u64,
+    index: u64,
+    /// Bytes in the lower [`Tally::BYTES`] bits, which are enough for a frame, and packets above.
+    sum: u64,
+}
+
+const _: () = assert!(FRAME_SIZE * (u16::MAX as usize) < 1 << Tally::BYTES);
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally { index: Tally::NONE, sum: 0 }
+    }
 }
 
 impl Tally {
+    /// No `u32`.
+    const NONE: u64 = u64::MAX;
+    /// So that one packet is a number that an instruction can add.
+    const BYTES: u32 = 24;
+
     /// Counts one packet of `bytes` on entry `index`.
     #[inline(always)]
     pub fn count(&mut self, counters: &Combined, worker: WorkerIndex, index: u32, bytes: u16) {
-        if index != self.index {
+        if !self.is_on(index) {
             self.turn_to(counters, worker, index);
         }
-        self.packets += 1;
-        self.bytes += u64::from(bytes);
+        self.add(bytes);
     }
 
+    /// Whether the last packet of this frame was counted on entry `index`.
+    #[inline(always)]
+    pub fn is_on(&self, index: u32) -> bool {
+        u64::from(index) == self.index
+    }
+
+    /// Counts from now on on entry `index`.
     #[cold]
     #[inline(never)]
-    fn turn_to(&mut self, counters: &Combined, worker: WorkerIndex, index: u32) {
+    pub fn turn_to(&mut self, counters: &Combined, worker: WorkerIndex, index: u32) {
         self.flush(counters, worker);
-        self.index = index;
+        self.index = index.into();
+    }
+
+    /// Counts one packet of `bytes` on the entry of before.
+    #[inline(always)]
+    pub fn add(&mut self, bytes: u16) {
+        self.sum += 1 << Tally::BYTES | u64::from(bytes);
     }
 
     /// Writes out what was collected. A node calls it in [`crate::Node::frame_done`].
     #[inline]
     pub fn flush(&mut self, counters: &Combined, worker: WorkerIndex) {
-        if self.packets != 0 {
-            counters.add(worker, self.index, self.packets, self.bytes);
-            (self.packets, self.bytes) = (0, 0);
+        if self.sum != 0 {
+            // Packets are added behind `turn_to`, so it is an index.
+            counters.add(
+                worker,
+                self.index as u32,
+                self.sum >> Tally::BYTES,
+                self.sum & ((1 << Tally::BYTES) - 1),
+            );
+            self.sum = 0;
         }
+        self.index = Tally::NONE;
     }
 }
 

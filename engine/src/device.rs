@@ -220,10 +220,12 @@ impl FreshBuffers<'_> {
         let (free, memory, interface) = (self.free.rest(self.used), self.memory, self.interface);
         // SAFETY: `RxBurst::fresh` lends no more than the frame has room for behind `at`.
         let packets = unsafe { self.frame.as_mut_ptr().add(self.at + self.used) };
+        let data_size = memory.data_size() as u16;
         let mut bytes = 0;
-        for (k, &index) in free.iter().rev().take(n).enumerate() {
+        let next = free.get(free.len() - n..).unwrap_or_default();
+        for (k, &index) in next.iter().rev().enumerate() {
             let to = memory.at(index, DATA_START);
-            let packet = Packet::new(memory, BufferIndex(index), DATA_START, fill(k, to), interface);
+            let packet = Packet::fresh(BufferIndex(index), data_size, fill(k, to), interface);
             bytes += u64::from(packet.len);
             // SAFETY: k < n <= left.
             unsafe { packets.add(k).write(packet) };
@@ -348,8 +350,11 @@ pub enum TxPath {
     Here,
     /// The queue is another worker's: packets are handed off.
     Worker(u16),
-    /// What is sent comes back as received: a loopback.
-    Loop,
+    /// What is sent comes back: a loopback.
+    Loop {
+        /// Whether that counts as received.
+        received: bool,
+    },
     /// A node takes the place of a device: a sub-interface, a tunnel. It is handed the interface as metadata.
     Node(NodeIndex),
 }

@@ -20,6 +20,22 @@ pub(crate) mod code {
     pub(crate) const HOLD: u16 = 0x4000;
     /// A node's index, found at run time.
     pub(crate) const NODE: u16 = 0x8000;
+
+    use crate::NodeIndex;
+    use std::num::NonZeroU16;
+
+    /// That of a static edge.
+    #[inline(always)]
+    pub(crate) fn edge(number: u16) -> NonZeroU16 {
+        const { assert!(FIRST_EDGE == NonZeroU16::MIN.get()) };
+        NonZeroU16::MIN.saturating_add(number)
+    }
+
+    /// That of a node.
+    #[inline(always)]
+    pub(crate) const fn node(index: NodeIndex) -> NonZeroU16 {
+        NonZeroU16::MIN.saturating_add((NODE | index.0) - 1)
+    }
 }
 
 pub(crate) type Codes = [u16; FRAME_SIZE];
@@ -142,11 +158,11 @@ fn resolve<N: Node>(
     hold_keys: &mut Vec<u32>,
 ) -> u16 {
     match disposition {
-        Disposition::Next(next) => code::FIRST_EDGE + next.stamp(packet),
+        Disposition::Next(next) => code::edge(next.stamp(packet)).get(),
         Disposition::NextFeature => {
             let next = arcs.next(packet.feature);
             packet.feature = packet.feature.wrapping_add(1);
-            code::NODE | next.0
+            code::node(next).get()
         }
         Disposition::Drop(error) => {
             packet.put_meta([node.0, error.index()]);
@@ -154,7 +170,7 @@ fn resolve<N: Node>(
         }
         Disposition::Edge(next) => {
             packet.meta = next.meta;
-            code::NODE | next.node.0
+            code::node(next.node).get()
         }
         Disposition::Hold(key) => {
             hold_keys.push(key);
@@ -172,6 +188,18 @@ const AHEAD: usize = 8;
 unsafe fn view<'a>(packets: *mut Packet, i: usize, memory: Memory) -> PacketRef<'a> {
     // SAFETY: the caller's promise; distinct `i` give disjoint packets.
     PacketRef { packet: unsafe { &mut *packets.add(i) }, memory }
+}
+
+#[inline(never)]
+fn not_straight<N: Node>(
+    node: &mut N,
+    cx: &Cx<'_, N>,
+    mut p: PacketRef<'_>,
+    index: NodeIndex,
+    keys: &mut Vec<u32>,
+) -> u16 {
+    let meta = p.packet.take_meta();
+    resolve(node.process(cx, &mut p, meta), p.packet, cx.arcs(), index, keys)
 }
 
 #[inline(always)]
@@ -200,8 +228,13 @@ fn run_inline<N: Node>(runner: &mut Runner<N>, env: &mut Env<'_>, frame: &mut Fr
         // SAFETY: see above.
         let mut a = unsafe { view(packets, i, memory) };
         let meta = a.packet.take_meta();
-        let disposition = node.process(&cx, &mut a, meta);
-        let code = resolve(disposition, a.packet, arcs, index, keys);
+        let code = if !N::STRAIGHT {
+            resolve(node.process(&cx, &mut a, meta), a.packet, arcs, index, keys)
+        } else if let Some(way) = node.straight(&cx, &mut a, meta) {
+            way.code.get()
+        } else {
+            not_straight(node, &cx, a, index, keys)
+        };
         // SAFETY: i < n <= FRAME_SIZE.
         unsafe { *codes.get_unchecked_mut(i) = code };
         i += 1;

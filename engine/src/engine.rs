@@ -4,7 +4,7 @@ mod features;
 mod interfaces;
 mod trace;
 
-pub use interfaces::InterfaceSetup;
+pub use interfaces::{InterfaceSetup, Loopback};
 
 use crate::arc::ArcTables;
 use crate::buffer::{BufferCache, Pool, PoolConfig, PoolError};
@@ -195,7 +195,7 @@ pub struct Engine {
     workers: Vec<WorkerHandle>,
     inputs: Vec<InputRecord>,
     outputs: Vec<Output>,
-    loops: Vec<SwIfIndex>,
+    loops: BTreeMap<SwIfIndex, Loopback>,
     /// Interfaces with a node for a device.
     virtuals: BTreeMap<SwIfIndex, NodeIndex>,
     next_input: u64,
@@ -328,7 +328,7 @@ impl Engine {
             workers: handles,
             inputs: Vec::new(),
             outputs: Vec::new(),
-            loops: Vec::new(),
+            loops: BTreeMap::new(),
             virtuals: BTreeMap::new(),
             next_input: 0,
             injected: AtomicU64::new(0),

@@ -54,6 +54,13 @@ impl Packet {
         Packet { buffer, start, len, rx, flags: 0, feature: 0, meta: [0; META_SIZE] }
     }
 
+    /// As [`Packet::new`] at [`DATA_START`], of at most `data_size` bytes, which is that of the pool.
+    #[inline(always)]
+    pub(crate) fn fresh(buffer: BufferIndex, data_size: u16, len: u16, rx: SwIfIndex) -> Packet {
+        let len = len.min(data_size);
+        Packet { buffer, start: DATA_START, len, rx, flags: 0, feature: 0, meta: [0; META_SIZE] }
+    }
+
     /// Bytes of the packet.
     #[inline(always)]
     pub fn len(&self) -> u16 {

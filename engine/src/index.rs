@@ -26,6 +26,9 @@ impl SwIfIndex {
     /// `local0`: the interface of packets that no device received.
     pub const LOCAL: SwIfIndex = SwIfIndex(0);
 
+    /// No interface: VPP's `~0`.
+    pub const NONE: SwIfIndex = SwIfIndex(u32::MAX);
+
     /// As an index into a table.
     #[inline(always)]
     pub fn index(self) -> usize {

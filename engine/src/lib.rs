@@ -1,4 +1,4 @@
-//! The packet graph engine of wharf. It knows no protocol.
+//! The packet graph engine of wharf. It knows no protocol, but for the checksums that a device may leave open ([`offload`]).
 //!
 //! Packets move in [`Frame`]s of up to 256 through a graph of [`Node`]s on pinned worker threads. A node's author says what happens to
 //! one packet and where it goes ([`Disposition`]); the loop, prefetching, counting, tracing and enqueueing are here.
@@ -19,6 +19,7 @@ pub mod graph;
 pub mod mapping;
 pub mod mtrie;
 pub mod node;
+pub mod offload;
 pub mod rcu;
 pub mod ring;
 pub mod stats;
@@ -30,14 +31,14 @@ pub mod worker;
 
 mod index;
 
-pub use arc::{ArcStart, FeatureArc, FeatureOrder};
+pub use arc::{ArcStart, ArcWay, FeatureArc, FeatureOrder};
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use frame::{Frame, Meta, Packet, PacketRef, flags};
 pub use graph::{Graph, GraphBuilder, GraphError, Seed};
 pub use index::{NodeIndex, SwIfIndex, WorkerIndex};
 pub use node::{
     Cx, DeviceOutput, Disposition, ErrorCounters, Held, NextIndex, NextNodes, NoError, NoNext, Node, Punt,
-    Target,
+    Target, Way,
 };
 pub use trace::TraceView;
 

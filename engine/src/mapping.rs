@@ -2,10 +2,12 @@
 //! pool grows. The base never moves, so an index is enough to find a buffer.
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::alloc::{self, Layout};
 use std::ffi::c_void;
 use std::os::fd::OwnedFd;
 use std::{io, ptr};
+use zerocopy::FromZeros;
 
 /// The base is aligned to this, and so are chunks of huge pages: their size on x86-64 and arm64.
 pub const HUGE_PAGE: usize = 2 << 20;
@@ -149,9 +151,45 @@ impl Drop for Region {
     }
 }
 
+/// So many values of zeros, all resident, on (transparent) huge pages as far as the kernel has some: for tables that are read at random, where a lookup in the
+/// page table would be one more miss. `None` when there is no memory.
+pub fn zeroed<T: FromZeros>(count: usize) -> Option<Box<[T]>> {
+    let layout = Layout::array::<T>(count).ok()?;
+    if layout.size() == 0 {
+        return T::new_vec_zeroed(count).ok().map(Vec::into_boxed_slice);
+    }
+    // SAFETY: the size is not 0.
+    let start = unsafe { alloc::alloc(layout) };
+    if start.is_null() {
+        return None;
+    }
+    let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
+    let huge = layout.size().saturating_sub(before) / HUGE_PAGE * HUGE_PAGE;
+    if huge != 0 {
+        // SAFETY: [before, before + huge) lies in what was allocated; the advice changes no contents, and may be ignored.
+        let _ = unsafe { rustix::mm::madvise(start.add(before).cast(), huge, Advice::LinuxHugepage) };
+    }
+    // SAFETY: `start` is `layout.size()` bytes that nobody else has; then they are `count` values of zeros, which `FromZeros` says are valid,
+    // and the layout is the one that a box of them is freed with.
+    unsafe {
+        start.write_bytes(0, layout.size());
+        Some(Box::from_raw(ptr::slice_from_raw_parts_mut(start.cast::<T>(), count)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_of_any_size() {
+        for count in [0, 1, 3, 1 << 20] {
+            let mut table = zeroed::<[u64; 3]>(count).unwrap();
+            assert!(table.len() == count && table.iter().all(|entry| *entry == [0; 3]));
+            table.fill([7; 3]);
+        }
+        assert!(zeroed::<u64>(usize::MAX).is_none() && zeroed::<u64>(1 << 58).is_none());
+    }
 
     #[test]
     fn small_chunks_are_as_large_as_need_be() {

@@ -3,12 +3,15 @@
 use crate::arc::ArcTables;
 use crate::buffer::Memory;
 use crate::counter::InterfaceCounters;
+use crate::dispatch::code;
 use crate::frame::{META_SIZE, Meta, Packet, PacketRef};
 use crate::stats::Counter;
 use crate::trace::TraceView;
 use crate::worker::Copying;
 use crate::{NodeIndex, SwIfIndex, WorkerIndex};
 use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Something that an edge can lead to: a node, or a terminal of the engine.
@@ -40,6 +43,21 @@ pub trait Node: Sized + Send + 'static {
     /// Called several packets ahead of [`Node::process`]: touch what it will read first.
     #[inline(always)]
     fn prefetch(&self, _cx: &Cx<'_, Self>, _p: &PacketRef<'_>) {}
+
+    /// Whether [`Node::straight`] is there.
+    const STRAIGHT: bool = false;
+
+    /// The way of most packets, tried first: it leaves a packet as it was, and to [`Node::process`], unless all is as usual. It is
+    /// compiled into the loop, and `process` out of it: the few things that it needs to know then stay in registers.
+    #[inline(always)]
+    fn straight(
+        &mut self,
+        _cx: &Cx<'_, Self>,
+        _p: &mut PacketRef<'_>,
+        _meta: Self::Meta,
+    ) -> Option<Way<Self>> {
+        None
+    }
 
     /// Decides about one packet.
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: Self::Meta) -> Disposition<Self>;
@@ -76,6 +94,30 @@ pub enum Disposition<N: Node> {
     Hold(u32),
 }
 
+/// The way on of a packet of node `N` that is all set for it, see [`Node::straight`].
+#[derive(Debug)]
+pub struct Way<N> {
+    /// See [`code`]; not that of the drop, so that an `Option` of it is one register.
+    pub(crate) code: NonZeroU16,
+    pub(crate) node: PhantomData<fn() -> N>,
+}
+
+impl<N: Node> Way<N> {
+    /// As [`Disposition::Next`].
+    #[inline(always)]
+    pub fn next(p: &mut PacketRef<'_>, next: N::Next) -> Way<N> {
+        Way { code: code::edge(next.stamp(p.packet)), node: PhantomData }
+    }
+
+    /// As [`Disposition::NextFeature`].
+    #[inline(always)]
+    pub fn next_feature(cx: &Cx<'_, N>, p: &mut PacketRef<'_>) -> Way<N> {
+        let next = cx.arcs().next(p.packet.feature);
+        p.packet.feature = p.packet.feature.wrapping_add(1);
+        Way { code: code::node(next), node: PhantomData }
+    }
+}
+
 /// A way on that was found at run time, with the metadata that its target takes.
 #[derive(Clone, Copy, Debug)]
 pub struct NextIndex {
@@ -99,6 +141,8 @@ impl NextIndex {
 pub trait NextNodes: Sized + fmt::Debug {
     /// Names of the targets, by variant.
     const NAMES: &'static [&'static str];
+    /// Number of the variant.
+    fn number(&self) -> u16;
     /// Writes the target's metadata into the packet and returns the number of the variant.
     fn stamp(self, packet: &mut Packet) -> u16;
 }
@@ -130,6 +174,14 @@ macro_rules! next_nodes {
         }
         impl $crate::NextNodes for $name {
             const NAMES: &'static [&'static str] = &[$(<$target as $crate::Target>::TARGET_NAME),*];
+            #[inline(always)]
+            #[allow(dead_code, reason = "an enum without variants")]
+            fn number(&self) -> u16 {
+                enum Number { $($variant),* }
+                match *self {
+                    $($name::$variant(_) => Number::$variant as u16,)*
+                }
+            }
             #[inline(always)]
             #[allow(unused_variables, dead_code, reason = "an enum without variants")]
             fn stamp(self, packet: &mut $crate::Packet) -> u16 {
@@ -176,6 +228,9 @@ pub enum NoNext {}
 
 impl NextNodes for NoNext {
     const NAMES: &'static [&'static str] = &[];
+    fn number(&self) -> u16 {
+        match *self {}
+    }
     fn stamp(self, _: &mut Packet) -> u16 {
         match self {}
     }

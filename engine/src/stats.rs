@@ -40,7 +40,7 @@ const NAME_AT: usize = 16;
 /// Longest name of an entry, without the NUL.
 pub const MAX_NAME: usize = 127;
 /// Entries that the directory can hold.
-const MAX_ENTRIES: usize = 64 << 10;
+const MAX_ENTRIES: usize = 128 << 10;
 /// Longest name in a list of names, without the NUL.
 const MAX_LISTED_NAME: usize = LINE - 1;
 
@@ -84,6 +84,17 @@ impl Segment {
     /// What readers are given.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Bytes that it can hold.
+    #[expect(clippy::len_without_is_empty, reason = "memory, not a collection")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes that were given out.
+    pub fn used(&self) -> usize {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes `len` bytes, zero and aligned to a line, for a vector. `None` when the segment is full.
@@ -283,6 +294,11 @@ pub enum Kind {
     Symlink = 6,
     /// One number that goes up and down.
     Gauge = 9,
+}
+
+/// A name as a part of an entry's name, where a slash would divide it: VPP has `_` in its place.
+pub fn link_name(name: &str) -> String {
+    name.replace('/', "_")
 }
 
 /// Number of an entry.

@@ -3,6 +3,7 @@
 
 use crate::buffer::{DATA_SIZE, Pool, PoolConfig};
 use crate::device::{DeviceInput, DeviceOutput, RxBurst, RxMode, TxBurst};
+use crate::dispatch::CpuLevel;
 use crate::engine::{Engine, EngineConfig, InterfaceSetup};
 use crate::frame::{Meta, Packet};
 use crate::trace::TraceNames;
@@ -98,14 +99,24 @@ impl Harness {
     }
 
     /// Several workers and a pool of this many buffers, most of what a harness costs to make.
-    pub fn with_buffers(
+    pub fn with_buffers(builder: GraphBuilder, workers: usize, buffers: u32) -> Result<Harness, EngineError> {
+        Harness::make(builder, workers, buffers, None)
+    }
+
+    /// One worker, whose nodes are compiled for `level`, or what the processor has if that is less.
+    pub fn with_level(builder: GraphBuilder, level: CpuLevel) -> Result<Harness, EngineError> {
+        Harness::make(builder, 1, 1700, Some(level))
+    }
+
+    fn make(
         mut builder: GraphBuilder,
         workers: usize,
         buffers: u32,
+        level: Option<CpuLevel>,
     ) -> Result<Harness, EngineError> {
         builder.input(TEST_INPUT);
         let pool = PoolConfig::fixed(buffers);
-        let config = EngineConfig { workers: vec![None; workers], pool, ..Default::default() };
+        let config = EngineConfig { workers: vec![None; workers], pool, level, ..Default::default() };
         let (engine, workers) = Engine::manual(&config, builder)?;
         Ok(Harness { engine, workers, fed: BTreeMap::new(), sent: BTreeMap::new(), names: BTreeMap::new() })
     }
@@ -124,7 +135,7 @@ impl Harness {
         assert!(node.is_some(), "no node {input}");
         self.engine.set_interface(
             interface,
-            Some(InterfaceSetup { name: name.into(), up: true, input: node, loopback: false }),
+            Some(InterfaceSetup { name: name.into(), up: true, input: node, loopback: None }),
         );
         let (fed, sent) = (Queue::default(), Queue::default());
         let worker = WorkerIndex((index as usize % self.workers.len()) as u16);

@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
         assert_eq!(next_frame(&rest[..taken]), Ok(Some((message, taken))));
         assert!((0..taken).all(|cut| next_frame(&rest[..cut]) == Ok(None)));
         let _ = registry.decode(message);
-        trace.record(message);
+        trace.record(registry, message);
         rest = &rest[taken..];
     }
     let _ = trace.text(registry);

@@ -135,6 +135,7 @@ fn configure(harness: &mut Harness) {
         adjacencies,
         counters,
         interfaces: ip4,
+        groups: Vec::new(),
     });
 }
 

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod api_sequence;
 pub mod bridge;
 pub mod cli;
+pub mod config;
 pub mod graph;
 pub mod memif_messages;
 pub mod memif_session;
@@ -19,8 +21,10 @@ pub type Target = fn(&[u8]);
 /// All targets, by name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("api", api::run),
+    ("api_sequence", api_sequence::run),
     ("startup_conf", startup_conf::run),
     ("cli", cli::run),
+    ("config", config::run),
     ("memif_messages", memif_messages::run),
     ("memif_session", memif_session::run),
     ("graph", graph::run),

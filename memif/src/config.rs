@@ -9,6 +9,13 @@ use crate::wire::{MAX_LOG2_RING_SIZE, SECRET_SIZE};
 
 /// Greatest length of a packet, in bytes, either way.
 pub const MAX_FRAME: usize = 9216;
+
+/// Whether indices and descriptors of a peer are checked. Always, but in a build that measures what that costs:
+/// `make bench-checks`, with a load of ours as the peer.
+pub(crate) const CHECKED: bool = cfg!(not(memif_unchecked));
+
+#[cfg(all(memif_unchecked, not(feature = "raw")))]
+compile_error!("memif_unchecked is for benchmarks: build wharf-benches in the same command");
 /// Greatest number of descriptors of one packet.
 pub const MAX_SEGMENTS: usize = 16;
 /// Greatest number of packets that one call moves.
@@ -66,6 +73,12 @@ impl Secret {
             *to = *from;
         }
         Ok(Self(secret))
+    }
+
+    /// The secret itself, without the padding: for a configuration that is kept.
+    pub fn expose(&self) -> &[u8] {
+        let end = self.0.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        &self.0[..end]
     }
 
     pub(crate) fn bytes(&self) -> [u8; SECRET_SIZE] {

@@ -83,7 +83,7 @@ pub struct Control {
     rx: Vec<Shared>,
     tx: Vec<Shared>,
     /// Holds the interface id on the listener.
-    claim: Option<Arc<()>>,
+    seat: Option<Arc<()>>,
     closed: Option<CloseReason>,
 }
 
@@ -128,7 +128,7 @@ impl Control {
 
     fn end(&mut self, reason: CloseReason) {
         self.link.close();
-        self.claim = None;
+        self.seat = None;
         let tell = match &reason {
             CloseReason::Remote { .. } | CloseReason::RemoteClosed => None,
             CloseReason::Local { reason } => Some(reason.clone()),
@@ -265,11 +265,11 @@ impl Connection {
         channel: Channel,
         link: Arc<Link>,
         queues: Queues,
-        claim: Option<Arc<()>>,
+        seat: Option<Arc<()>>,
         info: ConnectionInfo,
     ) -> Self {
         let Queues { rx, tx, rx_views, tx_views } = queues;
-        let control = Control { channel, link, rx: rx_views, tx: tx_views, claim, closed: None };
+        let control = Control { channel, link, rx: rx_views, tx: tx_views, seat, closed: None };
         Self { control, rx, tx, info }
     }
 }

@@ -34,9 +34,13 @@ unsafe fn block<const N: usize>(src: *const u8, dst: *mut u8, at: usize) {
 pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
     // SAFETY: every block lies within `0..len`: its start is at most `len - N`.
     unsafe {
-        if len > INLINE {
+        // First the shortest frames: of them there are most.
+        if len.wrapping_sub(32) <= 32 {
+            block::<32>(src, dst, 0);
+            block::<32>(src, dst, len - 32);
+        } else if len > INLINE {
             ptr::copy_nonoverlapping(src, dst, len);
-        } else if len >= 64 {
+        } else if len > 64 {
             let last = len - 64;
             let mut at = 0;
             while at < last {
@@ -44,9 +48,6 @@ pub(crate) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
                 at += 64;
             }
             block::<64>(src, dst, last);
-        } else if len >= 32 {
-            block::<32>(src, dst, 0);
-            block::<32>(src, dst, len - 32);
         } else {
             short(src, dst, len);
         }
@@ -118,8 +119,23 @@ pub(crate) fn prefetch_write(address: *const u8) {
 mod tests {
     use super::*;
 
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    unsafe fn copy_avx2(src: *const u8, dst: *mut u8, len: usize) {
+        // SAFETY: passed on to the caller.
+        unsafe { copy(src, dst, len) }
+    }
+
     #[test]
     fn exactly_the_bytes_asked_for() {
+        check(copy);
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2() {
+            check(copy_avx2);
+        }
+    }
+
+    fn check(copy: unsafe fn(*const u8, *mut u8, usize)) {
         let src: Vec<u8> = (0..1200u32).map(|i| (i * 7 + 1) as u8 | 1).collect();
         for len in 0..=1100 {
             let mut dst = vec![0u8; 1200];

@@ -107,9 +107,12 @@ pub enum HandshakeError {
     /// The peer did not finish in time.
     #[error("the peer did not finish the handshake in time")]
     Timeout,
-    /// Made room for a newer connection: this one had not progressed.
+    /// Made room for another client, while there was none: this handshake took long, or its process had others.
     #[error("evicted: too many pending connections")]
     Evicted,
+    /// Turned away before the handshake: the process has started very many, or has most of those that wait.
+    #[error("too many connections at once: try again later")]
+    TooMany,
     /// Neither the peer's user nor its group is on the allow-lists of the listener.
     #[error("user id {0} is not allowed on this socket")]
     UserNotAllowed(u32),
@@ -212,6 +215,7 @@ impl HandshakeError {
             Self::Closed | Self::Disconnected { .. } => "gave-up",
             Self::Timeout => "timeout",
             Self::Evicted => "evicted",
+            Self::TooMany => "too-many",
             Self::UserNotAllowed(_) => "user",
             Self::MessageSize(_) | Self::MessageType(_) => "bad-message",
             Self::Unexpected { .. } => "out-of-order",

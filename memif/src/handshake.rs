@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::event::EventfdFlags;
 
@@ -29,9 +29,9 @@ use crate::ring::Ring;
 use crate::socket::{Channel, Received};
 use crate::wire::{ADD_RING_FLAG_S2M, AddRing, Hello, Init, Message, MessageType, VERSION};
 
-/// Looks up an interface for INIT: its configuration, and a claim that holds its id. Fails with the reason to
+/// Looks up an interface for INIT: its configuration, and what its one connection holds. Fails with the reason to
 /// refuse.
-pub(crate) type Lookup<'a> = dyn FnMut(&Init) -> Result<(InterfaceConfig, Arc<()>), HandshakeError> + 'a;
+pub(crate) type Lookup<'a> = dyn FnMut(&Init) -> Result<(InterfaceConfig, Weak<()>), HandshakeError> + 'a;
 
 /// A message of the right type, with the one descriptor that it takes, if it takes one.
 fn open(received: Received) -> Result<(Message, Option<OwnedFd>), HandshakeError> {
@@ -72,9 +72,9 @@ fn check_eventfd(fd: BorrowedFd<'_>) -> Result<(), RingError> {
 
 /// The interface that a client asked for.
 #[derive(Debug)]
-struct Claimed {
+struct Wanted {
     config: InterfaceConfig,
-    claim: Arc<()>,
+    seat: Weak<()>,
     client_app: String,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct ServerHandshake {
     /// Taken by the connection.
     channel: Option<Channel>,
     limits: Limits,
-    interface: Option<Claimed>,
+    interface: Option<Wanted>,
     mapped: u64,
     regions: Vec<Mapping>,
     s2m: Vec<RingSpec>,
@@ -164,11 +164,11 @@ impl ServerHandshake {
         if init.version != VERSION {
             return Err(HandshakeError::Version(init.version));
         }
-        let (config, claim) = lookup(init)?;
+        let (config, seat) = lookup(init)?;
         if let Some(bytes) = config.max_mapped {
             self.limits.max_mapped = bytes;
         }
-        self.interface = Some(Claimed { config, claim, client_app: init.name.clone() });
+        self.interface = Some(Wanted { config, seat, client_app: init.name.clone() });
         Ok(())
     }
 
@@ -232,9 +232,14 @@ impl ServerHandshake {
         let parts = Parts { regions, s2m: std::mem::take(&mut self.s2m), m2s: std::mem::take(&mut self.m2s) };
         let link = Arc::new(Link::default());
         let queues = Queues::server(parts, &link)?;
-        let Some(Claimed { config, claim, client_app }) = self.interface.take() else {
+        let Some(Wanted { config, seat, client_app }) = self.interface.take() else {
             return Err(HandshakeError::Closed);
         };
+        // The interface has one reference, and this is one; if there are more, another client was faster.
+        let seat = seat.upgrade().ok_or(HandshakeError::UnknownId(config.id))?;
+        if Arc::strong_count(&seat) > 2 {
+            return Err(HandshakeError::IdInUse(config.id));
+        }
         // Last, since from here on the client may post packets.
         let Some(channel) = self.channel.take() else { return Err(HandshakeError::Closed) };
         channel.send(&Message::Connected { if_name: config.name }.encode(), None)?;
@@ -247,7 +252,7 @@ impl ServerHandshake {
             peer: channel.peer(),
             region_sizes,
         };
-        Ok(Connection::new(channel, link, queues, Some(claim), info))
+        Ok(Connection::new(channel, link, queues, Some(seat), info))
     }
 }
 

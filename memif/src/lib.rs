@@ -48,6 +48,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod admission;
 mod client;
 mod config;
 mod connection;
@@ -61,6 +62,7 @@ mod queue;
 mod region;
 mod ring;
 mod rx;
+mod segment;
 mod server;
 mod sigbus;
 mod socket;
@@ -80,7 +82,8 @@ pub use error::{
 };
 pub use port::{Link, Port, PortEvent};
 pub use queue::{Counters, RingState};
-pub use rx::{Accepted, Packet, Plain, RxQueue, RxSink};
+pub use rx::{RxQueue, RxSink};
+pub use segment::{Accepted, Packet, Plain};
 pub use server::{Listener, ServerEvent};
 pub use sigbus::survive_sigbus;
 pub use socket::{Address, PeerCredentials};

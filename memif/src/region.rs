@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::config::Limits;
+use crate::config::{CHECKED, Limits};
 use crate::error::{ConfigError, Direction, RegionError};
 use crate::sigbus::Registered;
 use crate::wire::ring_bytes;
@@ -183,8 +183,9 @@ impl Mapping {
     /// Pointer to `len` bytes at `offset`, if they lie within the mapping. It is valid as long as `self`.
     #[inline(always)]
     pub(crate) fn range(&self, offset: u32, len: u32) -> Option<NonNull<u8>> {
+        let within = !CHECKED || u64::from(offset) + u64::from(len) <= self.len;
         // SAFETY: offset <= offset + len <= self.len, the bytes that `map` mapped at `base`.
-        (u64::from(offset) + u64::from(len) <= self.len).then(|| unsafe { self.base.add(offset as usize) })
+        within.then(|| unsafe { self.base.add(offset as usize) })
     }
 }
 
@@ -209,7 +210,10 @@ impl Regions {
     /// As [`Mapping::range`], with the index of the region checked too.
     #[inline(always)]
     pub(crate) fn range(&self, region: u16, offset: u32, len: u32) -> Option<NonNull<u8>> {
-        self.0.get(usize::from(region))?.range(offset, len)
+        let region = usize::from(region);
+        // SAFETY: only without checks, with a peer that is known to be right.
+        let mapping = if CHECKED { self.0.get(region)? } else { unsafe { self.0.get_unchecked(region) } };
+        mapping.range(offset, len)
     }
 
     /// The first region whose memory is gone.

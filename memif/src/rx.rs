@@ -6,18 +6,17 @@
 //! lines of the piece after that.
 
 use std::os::fd::BorrowedFd;
-use std::ptr;
 
 use crate::config::{MAX_BURST, MAX_DESCRIPTORS, MAX_FRAME, MAX_SEGMENTS};
-use crate::copy::{copy, prefetch_read};
 use crate::index::Cursor;
 use crate::queue::{Counters, RingState, Shared};
 use crate::region::Buffers;
 use crate::ring::Ring;
+use crate::segment::{Accepted, Packet, Plain, Snapshot, take};
 use crate::wire::{DESC_FLAG_NEXT, Descriptor};
 
 /// Descriptors of a piece.
-const PIECE: usize = 16;
+const PIECE: usize = 32;
 
 /// Where received packets go. All methods inline into the receive loop.
 ///
@@ -45,172 +44,6 @@ pub trait RxSink {
     #[inline(always)]
     fn plain(&mut self, packets: Plain<'_>) -> Accepted {
         packets.one_by_one(self)
-    }
-}
-
-/// What a sink took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// Packets.
-    pub packets: usize,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// Packets that lie in one segment of shared memory each. Their bytes may change until they are copied, so copying is all
-/// they offer.
-#[derive(Debug, Clone, Copy)]
-pub struct Plain<'a> {
-    segments: &'a [Segment],
-    longest: usize,
-}
-
-impl Plain<'_> {
-    /// How many there are.
-    #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty()
-    }
-
-    /// No packet has more bytes than this.
-    #[inline(always)]
-    pub fn longest(&self) -> usize {
-        self.longest
-    }
-
-    /// Gives the packets to `sink` by [`RxSink::room`] and [`RxSink::accept`].
-    #[inline(always)]
-    pub fn one_by_one<S: RxSink + ?Sized>(self, sink: &mut S) -> Accepted {
-        let mut accepted = Accepted::default();
-        for packet in self.segments {
-            if take(sink, std::slice::from_ref(packet)) {
-                accepted.packets += 1;
-                accepted.bytes += u64::from(packet.len);
-            }
-        }
-        accepted
-    }
-
-    /// Copies packet `k` to `to`, and returns how many bytes that were.
-    ///
-    /// # Safety
-    /// `k` is below [`Plain::len`], and `to` is private memory that is writable for [`Plain::longest`] bytes.
-    #[inline(always)]
-    pub unsafe fn copy(&self, k: usize, to: *mut u8) -> u16 {
-        // SAFETY: the caller's promise; the segment is readable for `len` bytes (its invariant), since the queue that
-        // keeps the regions is borrowed by `receive`.
-        unsafe {
-            let segment = self.segments.get_unchecked(k);
-            copy(segment.data, to, usize::from(segment.len));
-            segment.len
-        }
-    }
-}
-
-/// Bytes of a packet within shared memory.
-#[derive(Debug, Clone, Copy)]
-struct Segment {
-    /// Invariant, made by [`Snapshot::push`]: valid for `len` bytes as long as the ring's regions.
-    data: *const u8,
-    len: u16,
-    /// Of the whole packet; only in its first segment.
-    total: u16,
-    /// Segments of the packet; only in its first segment.
-    segments: u16,
-}
-
-/// Private copy of the checked descriptors of one burst.
-#[derive(Debug)]
-struct Snapshot {
-    segments: Box<[Segment; MAX_DESCRIPTORS]>,
-    len: usize,
-    packets: usize,
-    /// Bytes of the longest segment.
-    longest: usize,
-    /// Whether a packet has several segments.
-    chained: bool,
-}
-
-impl Snapshot {
-    /// Checks a descriptor against the regions of `shared`, keeps it if it is good, and asks for its bytes.
-    #[inline(always)]
-    fn push(&mut self, shared: &Shared, d: Descriptor) -> bool {
-        let len = d.length as usize;
-        if len.wrapping_sub(1) >= MAX_FRAME {
-            return false;
-        }
-        let Some(data) = shared.ring.regions().range(d.region, d.offset, d.length) else { return false };
-        let Some(segment) = self.segments.get_mut(self.len) else { return false };
-        let data = data.as_ptr().cast_const();
-        prefetch_read(data);
-        if len > 64 {
-            prefetch_read(data.wrapping_add(len - 1));
-        }
-        *segment = Segment { data, len: len as u16, total: len as u16, segments: 1 };
-        self.longest = self.longest.max(len);
-        self.len += 1;
-        true
-    }
-
-    fn set_first(&mut self, first: usize, total: usize, segments: usize) {
-        if let Some(segment) = self.segments.get_mut(first) {
-            segment.total = total as u16;
-            segment.segments = segments as u16;
-        }
-        self.chained |= segments != 1;
-    }
-}
-
-/// A packet that lies in shared memory. Its bytes may change until they are copied, so copying is all it offers.
-#[derive(Debug)]
-pub struct Packet<'a> {
-    segments: &'a [Segment],
-}
-
-impl Packet<'_> {
-    /// Bytes of the packet, 1 to [`MAX_FRAME`].
-    #[allow(clippy::len_without_is_empty)] // A packet is never empty.
-    pub fn len(&self) -> usize {
-        self.segments.first().map_or(0, |s| usize::from(s.total))
-    }
-
-    /// Copies as much of the packet as `to` holds, and returns how many bytes that were.
-    pub fn copy_to(&self, to: &mut [u8]) -> usize {
-        let mut reader = Reader { segments: self.segments, at: 0 };
-        reader.read(to)
-    }
-}
-
-/// Reads the segments of one packet in order.
-struct Reader<'a> {
-    segments: &'a [Segment],
-    /// Bytes of the first segment that are read already.
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, to: &mut [u8]) -> usize {
-        let mut done = 0;
-        while let [segment, rest @ ..] = self.segments {
-            let room = to.get_mut(done..).unwrap_or_default();
-            let len = (usize::from(segment.len) - self.at).min(room.len());
-            // SAFETY: at + len <= segment.len, readable by the invariant of `Segment` (the queue that keeps the
-            // regions is borrowed); `room` is private memory of at least `len` bytes.
-            unsafe { copy(segment.data.add(self.at), room.as_mut_ptr(), len) };
-            done += len;
-            self.at += len;
-            if self.at < usize::from(segment.len) {
-                break;
-            }
-            self.segments = rest;
-            self.at = 0;
-        }
-        done
     }
 }
 
@@ -260,14 +93,7 @@ unsafe impl Send for RxQueue {}
 
 impl RxQueue {
     pub(crate) fn new(shared: Shared, cursor: Cursor, buffers: Option<Buffers>) -> Self {
-        let empty = Segment { data: ptr::null(), len: 0, total: 0, segments: 0 };
-        let snapshot = Snapshot {
-            segments: Box::new([empty; MAX_DESCRIPTORS]),
-            len: 0,
-            packets: 0,
-            longest: 0,
-            chained: false,
-        };
+        let snapshot = Snapshot::new();
         let mut queue = Self { shared, cursor, buffers, snapshot, skipping: 0, partial: None };
         queue.shared.want_interrupts(false);
         queue.post(0, queue.cursor.size());
@@ -419,6 +245,13 @@ impl RxQueue {
     fn scan(&mut self, scan: &mut Scan) {
         let end = (scan.slot + PIECE).min(scan.limit);
         self.prefetch_ring(end, (end + PIECE).min(scan.limit));
+        if self.skipping == 0 && !scan.done {
+            let wanted = scan.max - self.snapshot.packets;
+            let position = self.cursor.position().wrapping_add(scan.slot as u16);
+            let plain = self.snapshot.push_plain(&self.shared.ring, position, wanted.min(end - scan.slot));
+            scan.slot += plain;
+            self.snapshot.packets += plain;
+        }
         while scan.slot < end && self.snapshot.packets < scan.max && !scan.done {
             let d = self.descriptor(scan.slot);
             if d.flags & DESC_FLAG_NEXT == 0 && self.skipping == 0 {
@@ -439,6 +272,7 @@ impl RxQueue {
     #[inline(never)]
     fn scan_chain(&mut self, d: Descriptor, scan: &mut Scan) {
         if self.skipping != 0 {
+            self.unchain(scan.slot, 1);
             scan.slot += 1;
             self.skipping += 1;
             if d.flags & DESC_FLAG_NEXT == 0 {
@@ -451,10 +285,12 @@ impl RxQueue {
         }
         match self.chain(d, scan.slot, scan.limit) {
             Chain::Good(slots) => {
+                self.unchain(scan.slot, slots);
                 scan.slot += slots;
                 self.snapshot.packets += 1;
             }
             Chain::Bad { slots, ended } => {
+                self.unchain(scan.slot, slots);
                 scan.slot += slots;
                 scan.bad_descriptor += 1;
                 self.skipping = if ended { 0 } else { slots };
@@ -506,6 +342,19 @@ impl RxQueue {
                 };
             }
             d = self.descriptor(slot + slots);
+        }
+    }
+
+    /// A server gives the descriptors of a chain back without [`DESC_FLAG_NEXT`]: DPDK before 26.03 never clears it, and as a
+    /// client would chain packets that do not belong together.
+    fn unchain(&self, from: usize, slots: usize) {
+        if self.buffers.is_some() {
+            return;
+        }
+        for slot in from..from + slots {
+            let index = self.cursor.position().wrapping_add(slot as u16);
+            let d = self.shared.ring.descriptor(index);
+            self.shared.ring.set_descriptor(index, Descriptor { flags: d.flags & !DESC_FLAG_NEXT, ..d });
         }
     }
 
@@ -562,7 +411,7 @@ impl RxQueue {
         taken
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -607,45 +456,4 @@ impl RxQueue {
         }
         filled.into()
     }
-}
-
-/// Gives one packet to the sink, which takes it or gives up.
-#[inline(always)]
-fn take<S: RxSink + ?Sized>(sink: &mut S, packet: &[Segment]) -> bool {
-    let Some(first) = packet.first() else { return false };
-    let len = usize::from(first.total);
-    match sink.room(len) {
-        Some(room) if packet.len() == 1 && room.len() >= len => {
-            // SAFETY: `first` is readable for `len` bytes (its invariant), since the queue that keeps the regions is
-            // borrowed by `receive`; `room` is private memory of at least `len` bytes.
-            unsafe { copy(first.data, room.as_mut_ptr(), len) };
-            sink.accept(len);
-            true
-        }
-        Some(room) => {
-            let mut reader = Reader { segments: packet, at: 0 };
-            let done = reader.read(room);
-            deliver(&mut reader, sink, len, done)
-        }
-        None => false,
-    }
-}
-
-/// The rest of a packet of `len` bytes, of which `done` are copied, into as much more room as it takes. False if
-/// the sink gave up.
-#[cold]
-fn deliver<S: RxSink + ?Sized>(reader: &mut Reader<'_>, sink: &mut S, len: usize, mut done: usize) -> bool {
-    while done < len {
-        let copied = match sink.more(len - done) {
-            Some(room) => reader.read(room),
-            None => 0,
-        };
-        if copied == 0 {
-            sink.reject();
-            return false;
-        }
-        done += copied;
-    }
-    sink.accept(len);
-    true
 }

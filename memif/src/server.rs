@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use crate::admission::{Claimant, Origin, Rates, evens_out, heaviest, lightest};
 use crate::config::{InterfaceConfig, ListenerConfig};
 use crate::connection::Connection;
 use crate::error::{ConfigError, Error, HandshakeError, SocketError};
@@ -33,81 +34,59 @@ pub enum ServerEvent {
     AcceptFailed(SocketError),
 }
 
-/// A pending connection that has not progressed for so long makes room for a new one.
+/// A handshake that takes longer makes room for another one where there is none.
 const STALE: Duration = Duration::from_millis(100);
-/// Connections accepted at once, and the time to earn one more: at most 100 a second in the long run.
-const BURST: u32 = 32;
-const EARN: Duration = Duration::from_millis(10);
+/// Clients that wait for their handshake to begin.
+const MAX_WAITING: usize = 16;
 
 /// How long nobody of a place that a wrong secret came from may try again.
 const PENALTY: Duration = Duration::from_secs(1);
 /// Places under penalty at a time; the oldest is let off early.
 const MAX_PENALTIES: usize = 64;
 
-/// Where a peer is, as far as it can't choose: its user and its network namespace, which is the container's. Finer
-/// would be no penalty, since processes are cheap; coarser would let one container lock out another.
-type Origin = (u32, Option<String>);
-
-/// Who gave a wrong secret lately.
+/// Who gave a wrong secret lately: an [`Origin`], since finer would be no penalty, as processes are cheap, and coarser would
+/// let one container lock out another.
 #[derive(Debug, Default)]
 struct Penalties(VecDeque<(Origin, Instant)>);
 
 impl Penalties {
-    fn origin(peer: Option<PeerCredentials>) -> Origin {
-        (peer.map_or(u32::MAX, |p| p.uid), peer.and_then(|p| p.network_namespace()))
-    }
-
-    fn check(&mut self, peer: Option<PeerCredentials>, now: Instant) -> Result<(), HandshakeError> {
+    fn check(&mut self, origin: Origin, now: Instant) -> Result<(), HandshakeError> {
         while self.0.front().is_some_and(|(_, end)| now >= *end) {
             self.0.pop_front();
         }
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        let origin = Self::origin(peer);
         if self.0.iter().any(|(o, _)| *o == origin) { Err(HandshakeError::SecretPenalty) } else { Ok(()) }
     }
 
-    fn add(&mut self, peer: Option<PeerCredentials>, now: Instant) {
+    fn add(&mut self, origin: Origin, now: Instant) {
         if self.0.len() >= MAX_PENALTIES {
             self.0.pop_front();
         }
-        self.0.push_back((Self::origin(peer), now + PENALTY));
+        self.0.push_back((origin, now + PENALTY));
     }
 }
 
-/// Bounds the rate of accepts.
+/// A client whose handshake has not begun.
 #[derive(Debug)]
-struct TokenBucket {
-    tokens: u32,
-    since: Instant,
-}
-
-impl TokenBucket {
-    fn refill(&mut self, now: Instant) {
-        while self.tokens < BURST && now.saturating_duration_since(self.since) >= EARN {
-            self.tokens += 1;
-            self.since += EARN;
-        }
-        if self.tokens == BURST {
-            self.since = now;
-        }
-    }
+struct Waiting {
+    channel: Channel,
+    peer: Option<PeerCredentials>,
+    claimant: Claimant,
 }
 
 #[derive(Debug)]
 struct Pending {
     handshake: ServerHandshake,
     peer: Option<PeerCredentials>,
+    claimant: Claimant,
     deadline: Instant,
-    accepted: Instant,
+    started: Instant,
 }
 
 #[derive(Debug)]
 struct Interface {
     config: InterfaceConfig,
-    /// Alive while a handshake or a connection holds the id.
-    holder: Weak<()>,
+    /// Each connection holds a reference. A handshake does not: else who never ends it could keep others out.
+    seat: Arc<()>,
 }
 
 /// A listening control socket with the interfaces behind it.
@@ -121,9 +100,12 @@ pub struct Listener {
     /// Holds `socket` (unless it must wait) and the sockets of `pending`.
     epoll: OwnedFd,
     accepting: bool,
-    /// Set if accept failed: don't try before.
+    /// Don't try before.
     accept_after: Option<Instant>,
-    bucket: TokenBucket,
+    rates: Rates,
+    /// In the order of their coming.
+    waiting: Vec<Waiting>,
+    /// In the order of their beginning.
     pending: Vec<Pending>,
     penalties: Penalties,
     interfaces: BTreeMap<u32, Interface>,
@@ -142,7 +124,8 @@ impl Listener {
             epoll,
             accepting: false,
             accept_after: None,
-            bucket: TokenBucket { tokens: BURST, since: now },
+            rates: Rates::new(now),
+            waiting: Vec::new(),
             pending: Vec::new(),
             penalties: Penalties::default(),
             interfaces: BTreeMap::new(),
@@ -169,7 +152,7 @@ impl Listener {
         if self.interfaces.contains_key(&id) {
             return Err(ConfigError::DuplicateId(id));
         }
-        self.interfaces.insert(id, Interface { config: interface, holder: Weak::new() });
+        self.interfaces.insert(id, Interface { config: interface, seat: Arc::new(()) });
         Ok(())
     }
 
@@ -188,7 +171,7 @@ impl Listener {
 
     /// Ids of the interfaces, ascending, and whether each has a client.
     pub fn interfaces(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
-        self.interfaces.iter().map(|(id, i)| (*id, i.holder.strong_count() != 0))
+        self.interfaces.iter().map(|(id, i)| (*id, Arc::strong_count(&i.seat) > 1))
     }
 
     /// The descriptor to poll for input (an epoll instance).
@@ -198,14 +181,10 @@ impl Listener {
 
     /// Call [`Listener::process`] then at the latest, even if nothing becomes readable.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let accept = (!self.accepting).then(|| {
-            let token = (self.bucket.tokens == 0).then(|| self.bucket.since + EARN);
-            let stale = self.pending.iter().map(|p| p.accepted + STALE).min();
-            let room = if self.pending.len() >= self.max_pending() { stale } else { None };
-            // None of them: a place became free meanwhile, so at once.
-            [self.accept_after, token, room].into_iter().flatten().max().unwrap_or(self.bucket.since)
-        });
-        self.pending.iter().map(|p| p.deadline).chain(accept).min()
+        let accept = if self.accepting { None } else { self.accept_after };
+        // The oldest is the first.
+        let place = self.pending.first().filter(|_| !self.waiting.is_empty()).map(|p| p.started + STALE);
+        self.pending.iter().map(|p| p.deadline).chain(accept).chain(place).min()
     }
 
     fn max_pending(&self) -> usize {
@@ -217,22 +196,24 @@ impl Listener {
         let mut events = Vec::new();
         self.advance(now, &mut events);
         self.accept(now, &mut events);
-        // What has just been accepted may have sent INIT already.
-        self.advance(now, &mut events);
+        if self.promote(now, &mut events) {
+            // Who has just been let in may have sent INIT already.
+            self.advance(now, &mut events);
+        }
         events
     }
 
     fn advance(&mut self, now: Instant, events: &mut Vec<ServerEvent>) {
-        let (interfaces, penalties) = (&mut self.interfaces, &mut self.penalties);
+        let (interfaces, penalties) = (&self.interfaces, &mut self.penalties);
         // A socket leaves the epoll set when it is closed; one that goes on as a connection is taken out.
         self.pending.retain_mut(|pending| {
             let fail = |id, error| ServerEvent::Failed { id, peer: pending.peer, error };
             let mut lookup = |init: &Init| {
-                let claimed = claim(interfaces, init, || penalties.check(pending.peer, now));
-                if matches!(claimed, Err(HandshakeError::SecretWrong)) {
-                    penalties.add(pending.peer, now);
+                let found = look_up(interfaces, init, || penalties.check(pending.claimant.origin(), now));
+                if matches!(found, Err(HandshakeError::SecretWrong)) {
+                    penalties.add(pending.claimant.origin(), now);
                 }
-                claimed
+                found
             };
             match pending.handshake.process(&mut lookup) {
                 Ok(None) if now >= pending.deadline => {
@@ -254,61 +235,80 @@ impl Listener {
         });
     }
 
+    /// Takes clients out of the kernel's queue, where none can be told from another, and turns away those that are too many.
     fn accept(&mut self, now: Instant, events: &mut Vec<ServerEvent>) {
-        self.bucket.refill(now);
         if self.accept_after.is_some_and(|after| now < after) {
             return;
         }
         self.accept_after = None;
-        let mut waiting = true;
-        while self.bucket.tokens > 0 && self.has_room(now) {
+        while self.accept_after.is_none() {
+            if let Err(later) = self.rates.may_accept(now) {
+                self.accept_after = Some(later);
+                break;
+            }
             match self.socket.accept() {
-                Ok(Some(channel)) => {
-                    self.bucket.tokens -= 1;
-                    self.evict(events);
-                    self.admit(channel, now, events);
-                }
-                Ok(None) => {
-                    waiting = false;
-                    break;
-                }
+                Ok(Some(channel)) => self.receive(channel, now, events),
+                Ok(None) => break,
                 Err(error) => {
                     events.push(ServerEvent::AcceptFailed(error));
                     self.accept_after = Some(now + STALE);
-                    break;
                 }
             }
         }
         // While clients wait that we don't take yet, the socket would only keep us awake.
-        let _ = self.set_accepting(!waiting);
+        let _ = self.set_accepting(self.accept_after.is_none());
     }
 
-    /// Whether a new connection can be taken: there is a place, or one to be had.
-    fn has_room(&self, now: Instant) -> bool {
-        self.pending.len() < self.max_pending() || self.pending.iter().any(|p| now >= p.accepted + STALE)
-    }
-
-    /// Makes a place if there is none: by ending the oldest handshake, which is stale by [`Listener::has_room`].
-    fn evict(&mut self, events: &mut Vec<ServerEvent>) {
-        if self.pending.len() < self.max_pending() {
-            return;
-        }
-        // Accepted in order, so the first is the oldest.
-        let oldest = self.pending.remove(0);
-        oldest.handshake.refuse(&HandshakeError::Evicted);
-        let id = oldest.handshake.id();
-        events.push(ServerEvent::Failed { id, peer: oldest.peer, error: HandshakeError::Evicted });
-    }
-
-    fn admit(&mut self, channel: Channel, now: Instant, events: &mut Vec<ServerEvent>) {
+    /// Lets a client wait for its turn, if it may.
+    fn receive(&mut self, channel: Channel, now: Instant, events: &mut Vec<ServerEvent>) {
+        self.rates.accepted();
         let peer = channel.peer();
-        let started = if self.config.admits(peer) {
-            ServerHandshake::start(channel, &self.config.app_name, self.config.limits)
+        let error = if !self.config.admits(peer) {
+            HandshakeError::UserNotAllowed(peer.map_or(u32::MAX, |p| p.uid))
+        } else if !self.rates.may_start(peer, now) {
+            HandshakeError::TooMany
         } else {
-            let error = HandshakeError::UserNotAllowed(peer.map_or(u32::MAX, |p| p.uid));
-            refuse(&channel, &error);
-            Err(error)
+            self.waiting.push(Waiting { channel, peer, claimant: Claimant::new(peer) });
+            if self.waiting.len() > MAX_WAITING {
+                let all: Vec<Claimant> = self.waiting.iter().map(|w| w.claimant).collect();
+                let out = self.waiting.remove(heaviest(&all).unwrap_or(0));
+                refuse(&out.channel, &HandshakeError::TooMany);
+                events.push(ServerEvent::Failed { id: None, peer: out.peer, error: HandshakeError::TooMany });
+            }
+            return;
         };
+        refuse(&channel, &error);
+        events.push(ServerEvent::Failed { id: None, peer, error });
+    }
+
+    /// Begins handshakes while there is a place, or one to be had. True if it did.
+    fn promote(&mut self, now: Instant, events: &mut Vec<ServerEvent>) -> bool {
+        let mut begun = false;
+        loop {
+            let held: Vec<Claimant> = self.pending.iter().map(|p| p.claimant).collect();
+            let waiting: Vec<Claimant> = self.waiting.iter().map(|w| w.claimant).collect();
+            let Some(next) = lightest(&waiting, &held) else { return begun };
+            if held.len() >= self.max_pending() {
+                let even = heaviest(&held).filter(|i| {
+                    let from_to = held.get(*i).zip(waiting.get(next));
+                    from_to.is_some_and(|(from, to)| evens_out(from, to, &held))
+                });
+                let stale = || self.pending.iter().position(|p| now >= p.started + STALE);
+                let Some(out) = even.or_else(stale) else { return begun };
+                let out = self.pending.remove(out);
+                out.handshake.refuse(&HandshakeError::Evicted);
+                let (id, peer, error) = (out.handshake.id(), out.peer, HandshakeError::Evicted);
+                events.push(ServerEvent::Failed { id, peer, error });
+            }
+            let next = self.waiting.remove(next);
+            self.begin(next, now, events);
+            begun = true;
+        }
+    }
+
+    fn begin(&mut self, client: Waiting, now: Instant, events: &mut Vec<ServerEvent>) {
+        let Waiting { channel, peer, claimant } = client;
+        let started = ServerHandshake::start(channel, &self.config.app_name, self.config.limits);
         let added = started.and_then(|handshake| {
             if let Some(channel) = handshake.channel() {
                 let data = epoll::EventData::new_u64(0);
@@ -318,12 +318,10 @@ impl Listener {
             Ok(handshake)
         });
         match added {
-            Ok(handshake) => self.pending.push(Pending {
-                handshake,
-                peer,
-                deadline: now + self.config.limits.handshake,
-                accepted: now,
-            }),
+            Ok(handshake) => {
+                let deadline = now + self.config.limits.handshake;
+                self.pending.push(Pending { handshake, peer, claimant, deadline, started: now });
+            }
             Err(error) => events.push(ServerEvent::Failed { id: None, peer, error }),
         }
     }
@@ -342,22 +340,20 @@ impl Listener {
     }
 }
 
-/// Answers INIT: the interface, held by the claim that is returned.
-fn claim(
-    interfaces: &mut BTreeMap<u32, Interface>,
+/// Answers INIT: the interface, and what a connection to it must hold.
+fn look_up(
+    interfaces: &BTreeMap<u32, Interface>,
     init: &Init,
     may_guess: impl FnOnce() -> Result<(), HandshakeError>,
-) -> Result<(InterfaceConfig, Arc<()>), HandshakeError> {
-    let interface = interfaces.get_mut(&init.id).ok_or(HandshakeError::UnknownId(init.id))?;
+) -> Result<(InterfaceConfig, Weak<()>), HandshakeError> {
+    let interface = interfaces.get(&init.id).ok_or(HandshakeError::UnknownId(init.id))?;
     if interface.config.secret.is_some() {
         may_guess()?;
     }
     // The secret first: who does not know it learns nothing about the interface.
     check_init(init, &interface.config)?;
-    if interface.holder.strong_count() != 0 {
+    if Arc::strong_count(&interface.seat) > 1 {
         return Err(HandshakeError::IdInUse(init.id));
     }
-    let claim = Arc::new(());
-    interface.holder = Arc::downgrade(&claim);
-    Ok((interface.config.clone(), claim))
+    Ok((interface.config.clone(), Arc::downgrade(&interface.seat)))
 }

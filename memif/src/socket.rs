@@ -172,7 +172,7 @@ impl ListenSocket {
                 let meta = std::fs::symlink_metadata(path).map_err(|e| SocketError::io("lstat", e))?;
                 listener.file = Some((path.clone(), meta.dev(), meta.ino()));
             }
-            rustix::net::listen(&listener.fd, 16).map_err(|e| SocketError::io("listen", e))?;
+            rustix::net::listen(&listener.fd, BACKLOG).map_err(|e| SocketError::io("listen", e))?;
             Ok(listener)
         })
     }
@@ -234,10 +234,63 @@ pub struct PeerCredentials {
 }
 
 impl PeerCredentials {
+    /// Of a connected Unix socket. libc, because rustix can't express the pid 0 of a process in another pid namespace, which
+    /// is the usual case with containers.
+    pub fn of(socket: BorrowedFd<'_>) -> Option<PeerCredentials> {
+        let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: `cred` and `len` are live locals, and `len` is the size of `cred`; any bytes make a ucred.
+        let rc = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut cred).cast(),
+                &raw mut len,
+            )
+        };
+        (rc == 0).then_some(PeerCredentials { pid: cred.pid, uid: cred.uid, gid: cred.gid })
+    }
+
+    /// The supplementary groups of who is at the other end of a connected Unix socket (`SO_PEERGROUPS`); none where the kernel
+    /// does not tell. At most 65,536, the kernel's own limit.
+    pub fn groups(socket: BorrowedFd<'_>) -> Vec<u32> {
+        // Most have few; what is too short is answered with the length that it takes.
+        let mut groups = vec![0u32; 32];
+        for _ in 0..2 {
+            let mut len = size_of_val(&*groups) as libc::socklen_t;
+            // SAFETY: `groups` is live and `len` its size in bytes; any bytes make numbers.
+            let rc = unsafe {
+                libc::getsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_PEERGROUPS,
+                    groups.as_mut_ptr().cast(),
+                    &raw mut len,
+                )
+            };
+            let found = len as usize / size_of::<u32>();
+            if rc == 0 {
+                groups.truncate(found);
+                return groups;
+            }
+            if found <= groups.len() || found > 1 << 16 {
+                break;
+            }
+            groups.resize(found, 0);
+        }
+        Vec::new()
+    }
+
     /// The peer's network namespace (`net:[4026531840]`), if /proc tells.
     pub fn network_namespace(&self) -> Option<String> {
         let link = std::fs::read_link(format!("/proc/{}/ns/net", self.proc_name()?)).ok()?;
         Some(link.to_string_lossy().into_owned())
+    }
+
+    /// What tells its network namespace from others, without the text.
+    pub(crate) fn network_namespace_inode(&self) -> Option<u64> {
+        Some(std::fs::metadata(format!("/proc/{}/ns/net", self.proc_name()?)).ok()?.ino())
     }
 
     /// The peer's control group, which names the container, if /proc tells.
@@ -259,6 +312,10 @@ pub(crate) struct Received {
     pub(crate) bytes: RawMessage,
     pub(crate) fds: Vec<OwnedFd>,
 }
+
+/// Clients that the kernel lets wait to be accepted. A flood fills it, and then this is how many of its connections an
+/// honest client is behind.
+const BACKLOG: i32 = 128;
 
 /// File descriptors for which a message has room. One is allowed; the rest lets us see the excess.
 const MAX_FDS: usize = 4;
@@ -360,22 +417,9 @@ impl Channel {
         }
     }
 
-    /// Who is at the other end. libc, because rustix can't express the pid 0 of a process in another pid
-    /// namespace, which is the usual case here.
+    /// Who is at the other end.
     pub(crate) fn peer(&self) -> Option<PeerCredentials> {
-        let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-        // SAFETY: `cred` and `len` are live locals, and `len` is the size of `cred`; any bytes make a ucred.
-        let rc = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                (&raw mut cred).cast(),
-                &raw mut len,
-            )
-        };
-        (rc == 0).then_some(PeerCredentials { pid: cred.pid, uid: cred.uid, gid: cred.gid })
+        PeerCredentials::of(self.as_fd())
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {

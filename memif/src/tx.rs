@@ -7,7 +7,7 @@
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
-use crate::config::{MAX_BURST, MAX_DESCRIPTORS, MAX_FRAME, MAX_SEGMENTS};
+use crate::config::{CHECKED, MAX_BURST, MAX_DESCRIPTORS, MAX_FRAME, MAX_SEGMENTS};
 use crate::copy::{copy, prefetch_write};
 use crate::index::Cursor;
 use crate::queue::{Counters, RingState, Shared};
@@ -303,7 +303,7 @@ impl TxQueue {
             *slot = match regions.range(d.region, d.offset, d.length) {
                 Some(data) => Slot {
                     data: data.as_ptr(),
-                    capacity: d.length.min(MAX_FRAME as u32),
+                    capacity: if CHECKED { d.length.min(MAX_FRAME as u32) } else { d.length },
                     region: d.region,
                     offset: d.offset,
                 },
@@ -342,7 +342,7 @@ impl TxQueue {
         self.shared.event()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }

@@ -2,7 +2,6 @@
 
 use crate::event::Events;
 use crate::{acl, arp, ethernet, interface, ip4, l2, span, vxlan};
-use wharf_engine::counter::Tally;
 use wharf_engine::wake::Waker;
 use wharf_engine::{FeatureOrder, GraphBuilder};
 
@@ -28,18 +27,18 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
         .arc::<l2::L2OutputNonIpArc>();
     list.node(|_| ethernet::EthernetInput::default())
         .node(|_| ethernet::SubInterfaceOutput)
-        .node(|seed| l2::L2Input { arcs: l2::L2InputArcs::new(seed) })
+        .node(|seed| l2::L2Input::new(l2::L2InputArcs::new(seed)))
         .node(|_| l2::L2InputFeatArcEnd)
         .node(|_| l2::L2Fwd::default())
         .node(|_| l2::L2Flood)
         .node(|seed| l2::L2Output { arcs: l2::L2OutputArcs::new(seed) })
         .node(|_| l2::ArpTermL2bd)
-        .node(|seed| interface::InterfaceOutput { arc: seed.arc() })
+        .node(|seed| interface::InterfaceOutput::new(seed.arc()))
         .node(|_| arp::ArpInput)
         .node(move |_| arp::ArpReply { events: arp_events() })
-        .node(|seed| ip4::Ip4Input { arc: seed.arc(), received: Tally::default() })
-        .node(|_| ip4::Ip4Lookup)
-        .node(|seed| ip4::Ip4Rewrite { arc: seed.arc(), sent: Tally::default() })
+        .node(|seed| ip4::Ip4Input::new(seed.arc()))
+        .node(|_| ip4::Ip4Lookup::default())
+        .node(|seed| ip4::Ip4Rewrite::new(seed.arc()))
         .node(move |_| ip4::Ip4Arp::new(resolve_events()))
         .node(|_| ip4::Ip4LoadBalance)
         .node(|_| ip4::Ip4Local)
@@ -49,11 +48,20 @@ pub fn nodes(list: &mut GraphBuilder, waker: Waker) -> Events {
         .node(|_| ip4::Ip4IcmpEchoRequest)
         .node(|_| ip4::Ip4IcmpError::default())
         .node(|_| vxlan::Vxlan4Input::default())
-        .node(|_| vxlan::Vxlan4Encap)
+        .node(|_| vxlan::Vxlan4Encap::default())
         .node(|_| span::SpanInput)
-        .node(|_| span::SpanOutput);
+        .node(|_| span::SpanOutput)
+        .node(|_| span::SpanL2Input)
+        .node(|_| span::SpanL2Output);
+    // The first and the last features of the L2 arcs.
     list.feature::<interface::DeviceInputArc, span::SpanInput>(FeatureOrder::default())
-        .feature::<interface::InterfaceOutputArc, span::SpanOutput>(FeatureOrder::default());
+        .feature::<interface::InterfaceOutputArc, span::SpanOutput>(FeatureOrder::default())
+        .feature::<l2::L2InputIp4Arc, span::SpanL2Input>(FeatureOrder::default())
+        .feature::<l2::L2InputIp6Arc, span::SpanL2Input>(FeatureOrder::default())
+        .feature::<l2::L2InputNonIpArc, span::SpanL2Input>(FeatureOrder::default());
     acl::nodes(list, &events);
+    list.feature::<l2::L2OutputIp4Arc, span::SpanL2Output>(FeatureOrder::default())
+        .feature::<l2::L2OutputIp6Arc, span::SpanL2Output>(FeatureOrder::default())
+        .feature::<l2::L2OutputNonIpArc, span::SpanL2Output>(FeatureOrder::default());
     events
 }

@@ -5,6 +5,7 @@ mod common;
 
 use common::{HOST, MAC, Router, arp, check, echo, udp, with_header, with_options};
 use proptest::prelude::*;
+use wharf_engine::dispatch::CpuLevel;
 
 /// What nodes count besides their drops.
 const NOT_DROPS: &[(&str, &str)] = &[
@@ -262,11 +263,11 @@ fn frames_of_every_length() {
     assert_eq!(attack.settle(), 1);
 }
 
-/// The same packets give the same bytes however they are cut into vectors, and with tracing on.
+/// The same packets give the same bytes however they are cut into vectors, with tracing on, and with any instruction set.
 #[test]
 fn vectors_of_any_size_give_the_same_bytes() {
-    let run = |burst: usize, trace: bool| {
-        let mut r = Router::new(burst);
+    let run = |burst: usize, trace: bool, level: CpuLevel| {
+        let mut r = Router::with_level(burst, level);
         if trace {
             r.h.engine.trace_add("test-input", 97).unwrap();
         }
@@ -288,10 +289,14 @@ fn vectors_of_any_size_give_the_same_bytes() {
         let counted = (r.h.engine.balance(), r.h.errors(), r.adjacency_count(1).bytes);
         (sent, counted.0.dropped, counted.0.punted, counted.1, counted.2)
     };
-    let expected = run(256, false);
+    let best = CpuLevel::detect();
+    let expected = run(256, false, best);
     assert!(expected.0.len() > 100 && expected.1 > 50 && expected.2 > 10);
     for burst in [1, 2, 3, 4, 5, 7, 8, 9, 13, 64, 255] {
-        assert_eq!(run(burst, burst % 2 == 1), expected, "{burst}");
+        assert_eq!(run(burst, burst % 2 == 1, best), expected, "{burst}");
+    }
+    for level in [CpuLevel::Base, CpuLevel::V3, CpuLevel::V4] {
+        assert_eq!(run(256, false, level), expected, "{level:?}");
     }
 }
 

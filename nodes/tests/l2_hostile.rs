@@ -4,7 +4,7 @@
 #[path = "common/bridge.rs"]
 mod lab;
 
-use lab::{BVI, PEER, PLAIN, SUB_L3, TRUNK, UNDERLAY, US, bridge, own, station};
+use lab::{BVI, PEER, PLAIN, SUB_L2, SUB_L3, TRUNK, UNDERLAY, US, bridge, own, station};
 use proptest::prelude::*;
 use wharf_engine::testing::Harness;
 use wharf_nodes::wire::MacAddress;
@@ -155,6 +155,60 @@ fn what_is_right_arrives() {
         let seen = h.engine.graph().nodes[index.index()].counters(wharf_engine::WorkerIndex(0))[1];
         assert!(seen >= least, "{node} saw {seen} packets: {:?}", h.errors());
     }
+}
+
+#[test]
+fn tagged_frames_of_one_vector_are_as_they_are_alone() {
+    let (mut together, mut alone) = (bridge(1), bridge(1));
+    let mut random = 7u32;
+    let mut below = |limit: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((u64::from(random) * limit as u64) >> 32) as usize
+    };
+    // For the bridged sub-interface, with another priority too, for the routed one, for none, and without a tag.
+    let tags: [&[u8]; 7] = [
+        &[0x81, 0, 0, 100],
+        &[0x81, 0, 0xe0, 100],
+        &[0x81, 0, 0, 100, 0x81, 0, 0, 7],
+        &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 9],
+        &[0x88, 0xa8, 0, 5],
+        &[0x81, 0, 0, 101],
+        &[],
+    ];
+    for _ in 0..2000 {
+        let mut frame = Vec::new();
+        for _ in 0..1 + below(8) {
+            // Mostly the one of before.
+            if frame.is_empty() || below(3) == 0 {
+                frame = [station(2).0, station(below(4) as u8 + 10).0].concat();
+                frame.extend(tags[below(tags.len())]);
+                frame.extend([0x88, 0xb5]);
+                frame.extend([0; 46]);
+                // And some that end among their tags.
+                if below(3) == 0 {
+                    frame.truncate(10 + below(16));
+                }
+            }
+            together.receive(TRUNK, &frame);
+            alone.receive(TRUNK, &frame);
+            alone.run();
+        }
+        together.run();
+        for port in 1..=3 {
+            let [mut a, mut b] = [&mut together, &mut alone].map(|h| h.sent(port));
+            a.sort();
+            b.sort();
+            // The source port of the tunnel goes by the flow, and so does all that is compared.
+            assert_eq!(a, b, "port {port}");
+        }
+    }
+    let counts = |h: &Harness| {
+        let rx = &h.engine.counters().rx;
+        let of = |index: u32| (rx.get(index).packets, rx.get(index).bytes);
+        (of(SUB_L2), of(SUB_L3), h.engine.balance().dropped, h.errors())
+    };
+    assert_eq!(counts(&together), counts(&alone));
+    assert!(counts(&together).0.0 > 1000 && counts(&together).1.0 > 100, "{:?}", counts(&together));
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Lab {
         }
         r.h.engine.tables::<L2Tables>().publish(L2Tables { ports, ..L2Tables::default() });
         let node = r.h.engine.graph().find("vxlan4-encap").unwrap();
-        let setup = InterfaceSetup { name: "vxlan_tunnel0".into(), up: true, input: None, loopback: false };
+        let setup = InterfaceSetup { name: "vxlan_tunnel0".into(), up: true, input: None, loopback: None };
         r.h.engine.set_interface(SwIfIndex(TUNNEL), Some(setup));
         r.h.engine.set_output_node(SwIfIndex(TUNNEL), node);
         let input = r.h.engine.graph().find("vxlan4-input").unwrap();
@@ -75,25 +75,34 @@ impl Lab {
 
     fn publish(&mut self) {
         let decap = Bihash::new(64, [5, 7]).unwrap();
-        let key = decap_key(u32::from_be_bytes(PEER), (!self.any_vni).then_some(VNI));
-        decap.put(key, |_| Some(TUNNEL.into()), |_| None);
+        let (dst, group) = (self.tunnel.outer.ip.dst.get(), self.tunnel.is_group());
+        let own = group.then_some(u32::from_be_bytes(US));
+        for address in own.into_iter().chain([dst]) {
+            let key = decap_key(address, (!self.any_vni).then_some(VNI));
+            decap.put(key, |_| Some(TUNNEL.into()), |_| None);
+        }
         let mut fib = MtrieWriter::new(16);
-        fib.insert(u32::from_be_bytes(PEER), 32, 1).unwrap();
+        fib.insert(dst, 32, 1).unwrap();
         let mut tunnels = vec![None; TUNNEL as usize];
         tunnels.push(Some(Arc::new(self.tunnel.clone())));
         self.r.h.engine.tables::<VxlanTables>().publish(VxlanTables {
             tunnels,
             decap: Some(Arc::new(decap)),
             any_vni: self.any_vni,
+            groups: group,
             fibs: vec![Arc::clone(fib.table())],
         });
     }
 
     /// A packet from the peer with `payload` behind the UDP header, as eth2 receives it.
     fn from_peer(payload: &[u8]) -> Vec<u8> {
+        Lab::packet(PEER, US, MAC[2].0, payload)
+    }
+
+    fn packet(from: [u8; 4], to: [u8; 4], mac: [u8; 6], payload: &[u8]) -> Vec<u8> {
         let mut packet = Vec::new();
-        etherparse::PacketBuilder::ethernet2(NEIGHBOUR.0, MAC[2].0)
-            .ipv4(PEER, US, 64)
+        etherparse::PacketBuilder::ethernet2(NEIGHBOUR.0, mac)
+            .ipv4(from, to, 64)
             .udp(50000, PORT)
             .write(&mut packet, payload)
             .unwrap();
@@ -278,4 +287,64 @@ fn a_tunnel_in_itself_ends() {
     lab.tunnel.max_frame = u16::MAX;
     lab.publish();
     lab.drops(3, &udp([20, 0, 0, 1], 64, 18), "vxlan4-encap", "no room for the tunnel's headers");
+}
+
+#[test]
+fn a_group_and_all_that_listen_to_it() {
+    const GROUP: [u8; 4] = [239, 1, 2, 3];
+    const GROUP_MAC: [u8; 6] = [1, 0, 0x5e, 1, 2, 3];
+    const STRANGER: [u8; 4] = [10, 0, 2, 77];
+    let mut lab = Lab::new();
+    lab.tunnel.outer = OuterHeader::new(US.into(), GROUP.into(), [0, PORT], VNI);
+    lab.publish();
+    let frame = udp([20, 0, 0, 1], 64, 18);
+    let sent = lab.r.pass(3, &frame, 2);
+    assert_eq!(sent[0][30..34], GROUP);
+    let payload = Lab::vxlan(VNI, &frame);
+    let to_group = Lab::packet(STRANGER, GROUP, GROUP_MAC, &payload);
+    lab.drops(2, &to_group, "ip4-input", "ip4 multicast is not forwarded");
+    lab.r.change(|tables| tables.groups = vec![(u32::from_be_bytes(GROUP), SwIfIndex(2))]);
+    assert_eq!(lab.r.pass(2, &to_group, 3), std::slice::from_ref(&frame), "{:?}", lab.r.h.errors());
+    // Who has learned our address sends to it.
+    assert_eq!(
+        lab.r.pass(2, &Lab::packet(STRANGER, US, MAC[2].0, &payload), 3),
+        std::slice::from_ref(&frame)
+    );
+    let other = Lab::packet(STRANGER, GROUP, GROUP_MAC, &Lab::vxlan(1, &frame));
+    lab.drops(2, &other, "vxlan4-input", "no such tunnel packets");
+    // Listened to on another interface, and another group.
+    lab.drops(1, &to_group, "ip4-input", "ip4 multicast is not forwarded");
+    let other = Lab::packet(STRANGER, [239, 1, 2, 4], [1, 0, 0x5e, 1, 2, 4], &payload);
+    lab.drops(2, &other, "ip4-input", "ip4 multicast is not forwarded");
+}
+
+#[test]
+fn packets_of_one_vector_are_as_they_are_alone() {
+    let mut lab = Lab::new();
+    let inner = |n: u8| udp([20, 0, 0, n], 64, 18);
+    let good = |n: u8| Lab::from_peer(&Lab::vxlan(VNI, &inner(n)));
+    let mut cut = good(3);
+    cut.truncate(40);
+    let in_order = [
+        (good(1), true),
+        (good(2), true),
+        (cut, false),
+        (Lab::from_peer(&Lab::vxlan(VNI + 1, &inner(4))), false),
+        (with_options(good(5), 2), true),
+        (Lab::from_peer(&Lab::vxlan(VNI, &inner(6)[..13])), false),
+        (with_header(good(7), |ip| ip[15] = 8), false),
+        (good(8), true),
+        (good(9), true),
+    ];
+    in_order.iter().for_each(|(packet, _)| lab.r.h.receive(2, packet));
+    let wanted: Vec<_> = [1, 2, 5, 8, 9].map(|n| (3, inner(n))).into();
+    assert_eq!(lab.r.all_sent(), wanted, "{:?}", lab.r.h.errors());
+    assert_eq!(lab.r.h.engine.counters().virtual_rx.get(TUNNEL).packets, 6, "the short one too");
+
+    // The other way: of different lengths, and one that does not fit.
+    let lengths = [60, 61, 1465, 62, 1464, 60];
+    lengths.iter().for_each(|len| lab.r.h.receive(3, &udp([20, 0, 0, 1], 64, len - 42)));
+    let sent: Vec<usize> = lab.r.all_sent().into_iter().map(|(_, packet)| packet.len() - 50).collect();
+    assert_eq!(sent, [60, 61, 62, 1464, 60]);
+    assert_eq!(lab.r.h.error("vxlan4-encap", "frame is longer than the tunnel's MTU"), 1);
 }

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use memif::TxQueue;
 use serde::{Deserialize, Serialize};
 use wharf_benches::loopback;
-use wharf_benches::paths::{FIRST, Path, Random, packet, packets, rig};
+use wharf_benches::paths::{FIRST, Path, Random, packet, rig};
 use wharf_benches::rig::{Rig, Sink, Source};
 use wharf_drivers::memif::{MemifInput, MemifOutput};
 use wharf_engine::Packet;
@@ -18,6 +18,7 @@ use wharf_engine::buffer::BufferCache;
 use wharf_engine::device::{DeviceInput, DeviceOutput, RxBurst, TxBurst};
 use wharf_engine::dispatch::CpuLevel;
 use wharf_engine::mtrie::MtrieWriter;
+use wharf_nodes::acl::Action;
 use wharf_nodes::wire::checksum::{checksum, header_checksum_ok};
 
 use crate::Result;
@@ -31,6 +32,8 @@ const WARM_UP: usize = 8;
 pub(super) const SAMPLES: usize = 16;
 /// Different packets.
 const PACKETS: u32 = 4096;
+/// Stations of the bridge with many.
+const STATIONS: u32 = 10_000;
 /// Routes of the path with many.
 const ROUTES: u32 = 100_000;
 
@@ -152,13 +155,19 @@ pub(super) fn run() -> Result<Vec<Counted>> {
     memif_transmit()?;
     done("memif-output", VECTOR);
     for (level, name) in [(CpuLevel::Base, "base"), (CpuLevel::V3, "v3")] {
-        for (path, routes, burst, what) in [
-            (Path::Xconnect, 1, VECTOR, "xconnect"),
-            (Path::Xconnect, 1, 1, "xconnect, one packet a turn"),
-            (Path::Ip4(1), 1, VECTOR, "ip4, one route"),
-            (Path::Ip4(ROUTES), ROUTES, VECTOR, "ip4, 100k routes"),
+        for (path, burst, what) in [
+            (Path::Xconnect, VECTOR, "xconnect"),
+            (Path::Xconnect, 1, "xconnect, one packet a turn"),
+            (Path::Bridge(1), VECTOR, "bridge, static"),
+            (Path::Bridge(STATIONS), VECTOR, "bridge, 10k learned"),
+            (Path::VxlanEncap, VECTOR, "vxlan encap"),
+            (Path::VxlanDecap, VECTOR, "vxlan decap"),
+            (Path::Ip4(1), VECTOR, "ip4, one route"),
+            (Path::Ip4(ROUTES), VECTOR, "ip4, 100k routes"),
+            (Path::Acl(Action::Permit), VECTOR, "acl, 1k rules"),
+            (Path::Acl(Action::Reflect), VECTOR, "acl, sessions"),
         ] {
-            graph(path, level, Source::new(packets(routes, PACKETS), burst))?;
+            graph(path, level, Source::new(path.packets(PACKETS), burst))?;
             done(&format!("{what} ({name})"), burst);
         }
     }
@@ -219,7 +228,7 @@ fn memif_transmit() -> Result<()> {
     let (mut server, mut client) = loopback::connect();
     let queue = server.tx.pop().ok_or("no ring")?;
     let output = Device { device: MemifOutput::new(queue, memif::Mode::Ethernet), counts: true };
-    let source = Source::new(packets(1, PACKETS), VECTOR);
+    let source = Source::new(Path::Xconnect.packets(PACKETS), VECTOR);
     let mut rig = rig(Path::Xconnect, None, Box::new(source), Box::new(output));
     let rx = client.rx.first_mut().ok_or("no ring")?;
     let mut turn = |rig: &mut Rig| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wharf_control::cli::telnet::{
     self, ACK, COMPLETE, Decoder, Event, FAILED, PROGRESS_END, PROGRESS_START, WHARFCTL,
 };
-use wharf_control::cli::{Completion, MAX_REQUEST};
+use wharf_control::cli::{Completion, MAX_DOCUMENT_REQUEST};
 
 use super::Failure;
 
@@ -129,15 +129,20 @@ impl Client {
         line: &str,
         sink: &mut dyn FnMut(Part<'_>),
     ) -> Result<Option<String>, Failure> {
-        if line.len() >= MAX_REQUEST {
-            return Ok(Some(format!("command longer than {MAX_REQUEST} bytes")));
+        // What is less wharf may still refuse: how much it takes, its operator says.
+        if line.len() >= MAX_DOCUMENT_REQUEST {
+            return Ok(Some(format!("command longer than {MAX_DOCUMENT_REQUEST} bytes")));
         }
         self.exchange(line, sink).map_err(|error| self.lost(&error))
     }
 
     fn exchange(&mut self, line: &str, sink: &mut dyn FnMut(Part<'_>)) -> io::Result<Option<String>> {
         let request = [line.replace('\0', " ").as_bytes(), &[ACK]].concat();
-        self.stream.write_all(&request)?;
+        match self.stream.write_all(&request) {
+            // Why it takes no more is there to be read.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            sent => sent?,
+        }
         let mut buffer = vec![0; 64 << 10];
         let mut reply = Reply::default();
         loop {

@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod config;
 mod doctor;
 mod interactive;
 mod progress;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use client::{Client, Part};
+use config::Line;
 use progress::Progress;
 
 /// Talk to a running wharf.
@@ -125,8 +127,29 @@ fn join(arguments: &[String]) -> String {
     arguments.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a line with its output on stdout. Returns the message of a command that failed.
+/// Runs a line with its output on stdout, or in the file of ours that it names. Returns the message of a command that failed.
 fn execute(client: &mut Client, line: &str) -> Result<Option<String>, Failure> {
+    match config::line(line) {
+        Ok(Line::Plain) => print(client, line),
+        Ok(Line::Other(line)) => print(client, &line),
+        Ok(Line::Into(line, file)) => {
+            let mut text = Vec::new();
+            let failed = client.request(&line, &mut |part| {
+                if let Part::Text(bytes) = part {
+                    text.extend_from_slice(bytes);
+                }
+            })?;
+            if failed.is_none() {
+                let written = wharf_control::config::replace(&file, &text);
+                written.map_err(|error| Failure::Io(file.display().to_string(), error))?;
+            }
+            Ok(failed)
+        }
+        Err(message) => Ok(Some(message)),
+    }
+}
+
+fn print(client: &mut Client, line: &str) -> Result<Option<String>, Failure> {
     let mut stdout = io::stdout().lock();
     let mut progress = Progress::new();
     let mut written = Ok(());

@@ -9,15 +9,17 @@ use rustix::thread::CpuSet;
 use std::error::Error;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+use wharf_control::access::{self, Access, Who};
 use wharf_control::api::{ApiConfig, ApiServer};
 use wharf_control::cli::{Server, ServerConfig};
 use wharf_control::dataplane::{Dataplane, engine_config};
 use wharf_control::log::Log;
+use wharf_control::shared::Shared;
 use wharf_control::shell::DaemonShell;
 use wharf_control::startup::{Cores, RxMode, SocketName, StartupConfig, Warning};
 use wharf_control::stats::{Prometheus, StatsServer};
@@ -96,13 +98,22 @@ fn socket_path(config: &StartupConfig, name: Option<&SocketName>, usual: &str) -
     }
 }
 
-fn group(name: &str) -> Result<u32> {
-    if let Ok(gid) = name.parse() {
-        return Ok(gid);
-    }
-    let groups = fs::read_to_string("/etc/group").map_err(|e| format!("cannot read /etc/group: {e}"))?;
-    let line = groups.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|l| l[0] == name);
-    line.and_then(|l| l.get(2)?.parse().ok()).ok_or_else(|| format!("there is no group `{name}'").into())
+/// Who may use the sockets, by names or numbers.
+fn access(config: &StartupConfig) -> std::result::Result<Access, String> {
+    let user = |name: &String| access::number(name, Path::new("/etc/passwd"));
+    let group = |name: &String| access::number(name, Path::new("/etc/group"));
+    let who = |users: &[String], groups: &[String]| -> std::result::Result<Who, String> {
+        let uids = users.iter().map(user).collect::<std::result::Result<_, _>>()?;
+        Ok(Who { uids, gids: groups.iter().map(group).collect::<std::result::Result<_, _>>()? })
+    };
+    let lists = &config.access;
+    Ok(Access {
+        owner: config.unix.uid.as_ref().map(user).transpose()?,
+        group: config.unix.gid.as_ref().map(group).transpose()?,
+        read_write: who(&lists.read_write_uids, &lists.read_write_gids)?,
+        read_only: who(&lists.read_only_uids, &lists.read_only_gids)?,
+        limits: lists.limits.clone(),
+    })
 }
 
 /// As many descriptors as the system lets us have: each memif interface takes one, and one for each of its rings.
@@ -114,6 +125,26 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// What a journal says, else what the file says.
+fn configure(config: &StartupConfig, dataplane: &mut Dataplane) -> Result<bool> {
+    let restored = match &config.journal {
+        Some(journal) => dataplane.restore_config(journal)?,
+        None => false,
+    };
+    match &config.config_file {
+        Some(file) if restored => {
+            tracing::info!("{} is not read: the journal says what was configured last", file.display());
+            dataplane.set_config_file(file);
+        }
+        Some(file) => dataplane.start_config(file)?,
+        None => {}
+    }
+    if let Some(journal) = &config.journal {
+        dataplane.record_config(journal)?;
+    }
+    Ok(restored)
+}
+
 fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     // Signals first: one that comes during the start must not leave anything behind.
     let (signals, mut notify) = UnixStream::pair()?;
@@ -121,10 +152,8 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
         signal_hook::low_level::pipe::register(signal, notify.try_clone()?)?;
     }
     let dir = runtime_dir(config);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(&dir)
+    let access = access(config)?;
+    access::make_directory(&dir, &access)
         .map_err(|e| format!("cannot make the runtime directory {}: {e}", dir.display()))?;
     if let Some(core) = config.cpu.main_core
         && !core_affinity::set_for_current(core_affinity::CoreId { id: core.into() })
@@ -136,21 +165,24 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
 
     let mut dataplane = Dataplane::start(&engine_config(config, cores), &dir, |_| {})?;
     if let Some(mode) = config.default_rx_mode {
-        dataplane.set_default_rx_mode(match mode {
+        dataplane.set_usual_rx_mode(match mode {
             RxMode::Polling => wharf_engine::device::RxMode::Polling,
             RxMode::Interrupt => wharf_engine::device::RxMode::Interrupt,
             RxMode::Adaptive => wharf_engine::device::RxMode::Adaptive,
         });
     }
+    dataplane.set_l2fib(config.l2fib);
     dataplane.set_log(log);
     dataplane.trace_api(config.api_trace);
+    let restored = configure(config, &mut dataplane)?;
     let poll_fd = dataplane.poll_fd();
-    let dataplane = Arc::new(Mutex::new(dataplane));
+    let dataplane = Arc::new(Shared::new(dataplane));
     let shell = Arc::new(DaemonShell::new(Arc::clone(&dataplane))?);
 
     let mut server = ServerConfig::new(cli_socket(config));
-    let group = config.unix.gid.as_deref().map(group).transpose()?;
-    server.group = group;
+    let [api_clients, cli_clients] = dataplane.main().clients();
+    server.access = access.clone();
+    server.clients = cli_clients;
     server.prompt = config.unix.cli_prompt.clone().unwrap_or_else(|| "wharf# ".into());
     if config.unix.cli_no_banner {
         server.banner = None;
@@ -158,12 +190,17 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     let socket = cli_socket(config);
     let server = Server::start(server, shell.clone())
         .map_err(|e| format!("cannot listen on {}: {e}", socket.display()))?;
-    let api = ApiConfig { path: socket_path(config, config.socksvr.as_ref(), "api.sock"), group };
+    let api = ApiConfig {
+        path: socket_path(config, config.socksvr.as_ref(), "api.sock"),
+        access: access.clone(),
+        clients: api_clients,
+    };
     let mut api = ApiServer::start(&api, shell.clone())?;
-    let stats = StatsServer::start(&socket_path(config, config.statseg.as_ref(), "stats.sock"), group)?;
+    let stats = socket_path(config, config.statseg.as_ref(), "stats.sock");
+    let mut stats = StatsServer::start(&stats, access)?;
     let _prometheus = match config.prometheus {
         Some(address) => {
-            let stats = Arc::clone(dataplane.lock().unwrap_or_else(PoisonError::into_inner).engine().stats());
+            let stats = Arc::clone(dataplane.main().engine().stats());
             let failed = |e| format!("cannot serve metrics on {address}: {e}");
             let prometheus = Prometheus::start(address, stats).map_err(failed)?;
             tracing::info!("metrics at http://{}/metrics", prometheus.address());
@@ -177,6 +214,10 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
         let _ = fs::set_permissions(pidfile, fs::Permissions::from_mode(0o644));
     }
     let script = match &config.unix.exec {
+        Some(script) if restored => {
+            tracing::info!("{} is not run: the journal says what was configured last", script.display());
+            None
+        }
         Some(script) => Some((
             script.clone(),
             fs::read_to_string(script).map_err(|e| format!("cannot read {}: {e}", script.display()))?,
@@ -198,7 +239,7 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
 
     loop {
         let next = {
-            let mut dataplane = dataplane.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut dataplane = dataplane.main();
             let now = Instant::now();
             let due = dataplane.process(now);
             stats.process(dataplane.engine());
@@ -220,7 +261,7 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(runner);
-    dataplane.lock().unwrap_or_else(PoisonError::into_inner).shut_down();
+    dataplane.main().shut_down();
     server.stop();
     if let Some(pidfile) = &config.unix.pidfile {
         let _ = fs::remove_file(pidfile);

@@ -14,6 +14,9 @@ use super::{Daemon, PATIENCE, run};
 /// What the packets of a [`Bystander`] are full of: nobody else may ever see it.
 pub(crate) const CANARY: &str = "\u{1}bystander's own bytes\u{2}";
 
+/// For startup.conf: buffers that a jumbo frame fits into.
+pub(crate) const JUMBO: &str = "buffers { buffers-per-numa 2048 default data-size 9216 }";
+
 /// An example program of the memif crate, built as the tests were.
 pub(crate) fn memif_example(name: &str) -> PathBuf {
     let profile = Path::new(env!("CARGO_BIN_EXE_wharf")).parent().unwrap();
@@ -31,6 +34,20 @@ pub(crate) fn memif_example(name: &str) -> PathBuf {
 #[track_caller]
 pub(crate) fn connected(daemon: &Daemon, interface: &str) -> bool {
     daemon.json(&format!("show memif {interface}"))["interfaces"][0]["connected"] == true
+}
+
+/// Whether all rings towards the client have been filled with buffers.
+pub(crate) fn has_buffers(daemon: &Daemon, interface: &str) -> bool {
+    let memif = daemon.json(&format!("show memif {interface}"));
+    let mut rings = memif["interfaces"][0]["rings"].as_array().unwrap().iter();
+    rings.all(|ring| ring["direction"] != "master-to-slave" || ring["head"] != ring["tail"])
+}
+
+/// What there is to see when packets do not go round.
+pub(crate) fn memif_state(daemon: &Daemon) -> String {
+    ["show interface", "show errors", "show packets", "show interface rx-placement", "show memif"]
+        .map(|show| daemon.script(show))
+        .concat()
 }
 
 /// Attaches to an interface as a client; tries until it succeeds.
@@ -57,6 +74,29 @@ pub(crate) fn attach(socket: &Path, id: u32, change: impl Fn(&mut ClientConfig))
         std::thread::sleep(Duration::from_millis(5));
     }
     panic!("{} id {id}: {why}", socket.display());
+}
+
+/// Sends all of `packets`, and wakes the peer.
+#[track_caller]
+pub(crate) fn transmit(link: &mut memif::Connection, packets: &[Vec<u8>]) {
+    assert_eq!(link.tx[0].transmit(packets), packets.len());
+    link.tx[0].kick();
+}
+
+/// Waits for `count` packets.
+#[track_caller]
+pub(crate) fn receive(link: &mut memif::Connection, count: usize) -> Vec<Vec<u8>> {
+    let (start, mut got) = (Instant::now(), Vec::new());
+    while got.len() < count {
+        assert!(start.elapsed() < PATIENCE, "{} of {count} packets came", got.len());
+        link.rx[0].receive_with(256, |p| {
+            let mut packet = vec![0; p.len()];
+            p.copy_to(&mut packet);
+            got.push(packet);
+        });
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    got
 }
 
 /// A thread of the test that ends with its guard.

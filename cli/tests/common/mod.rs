@@ -6,6 +6,7 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+mod api;
 mod balance;
 mod daemon;
 mod memif_peers;
@@ -19,9 +20,13 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use api::{Client, frame, message, number};
 pub(crate) use balance::{counter, error, link, settled};
 pub(crate) use daemon::Daemon;
-pub(crate) use memif_peers::{Bystander, CANARY, Echo, attach, connected, memif_example};
+pub(crate) use memif_peers::{
+    Bystander, CANARY, Echo, JUMBO, attach, connected, has_buffers, memif_example, memif_state, receive,
+    transmit,
+};
 pub(crate) use netns::{Netns, Veth};
 pub(crate) use ovs::Ovs;
 pub(crate) use peers::{PortStats, Testpmd, TestpmdPort, iperf3, scapy};

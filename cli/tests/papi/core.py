@@ -143,6 +143,11 @@ check(api.sw_interface_span_enable_disable(sw_if_index_from=pg0, sw_if_index_to=
 assert [(s.sw_if_index_from, s.sw_if_index_to, s.state) for s in api.sw_interface_span_dump()] == [(pg0, pg1, 3)]
 check(api.sw_interface_span_enable_disable(sw_if_index_from=pg0, sw_if_index_to=pg1, state=0))
 assert api.sw_interface_span_dump() == []
+check(api.sw_interface_span_enable_disable(sw_if_index_from=pg0, sw_if_index_to=pg1, state=2, is_l2=True))
+assert [(s.sw_if_index_to, s.state, s.is_l2) for s in api.sw_interface_span_dump(is_l2=True)] == [(pg1, 2, True)]
+assert api.sw_interface_span_dump() == []
+check(api.sw_interface_span_enable_disable(sw_if_index_from=pg0, sw_if_index_to=0xffffffff, state=0, is_l2=True))
+assert api.sw_interface_span_dump(is_l2=True) == []
 vlan = check(api.create_vlan_subif(sw_if_index=pg1, vlan_id=100)).sw_if_index
 check(api.create_vlan_subif(sw_if_index=pg1, vlan_id=100), -56)
 check(api.create_vlan_subif(sw_if_index=pg1, vlan_id=5000), -55)
@@ -182,8 +187,7 @@ check(api.vxlan_add_del_tunnel_v3(is_add=False, **tunnel), -6)
 # What is not there says so.
 check(api.tap_create_v3(id=1), -9)
 check(api.sw_interface_ip6_enable_disable(sw_if_index=loop, enable=True), -9)
-check(api.acl_add_replace(acl_index=ALL), -9)
-assert api.acl_dump(acl_index=ALL) == [] and api.sw_interface_tap_v2_dump() == []
+assert api.sw_interface_tap_v2_dump() == []
 
 # The stats segment.
 stats = VPPStats(socketname=stats_socket)

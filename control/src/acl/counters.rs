@@ -22,15 +22,23 @@ impl Counters {
         &self.table
     }
 
-    /// A range of `len` counters that are zero.
-    pub(crate) fn take(&mut self, len: u32) -> Result<u32, OpError> {
+    /// The first of the range that [`Counters::take`] would give.
+    pub(crate) fn free(&self, len: u32) -> u32 {
         let mut first = 0;
         for (start, used) in &self.used {
-            if start - first >= len {
+            if start - first >= len.max(1) {
                 break;
             }
             first = start + used;
         }
+        first
+    }
+
+    /// A range of `len` counters that are zero.
+    pub(crate) fn take(&mut self, len: u32) -> Result<u32, OpError> {
+        // Ranges are told apart by their first.
+        let len = len.max(1);
+        let first = self.free(len);
         if first as usize + len as usize > MAX_COUNTERS {
             return OpError::refused(format!("all lists together have more than {MAX_COUNTERS} rules"));
         }
@@ -63,5 +71,6 @@ mod tests {
         assert_eq!(counters.take(1999).unwrap(), 10);
         assert_eq!(counters.take(1).unwrap(), 2009);
         assert!(counters.take(MAX_COUNTERS as u32).is_err());
+        assert_ne!(counters.take(0).unwrap(), counters.take(0).unwrap());
     }
 }

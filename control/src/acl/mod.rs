@@ -1,15 +1,19 @@
 //! Access lists, as the operator set them: what lists there are, where they are applied, and what the workers see of that.
 
+mod compile;
 mod counters;
 mod explain;
 mod macip;
 mod session;
 
+pub(crate) use compile::{ROUNDS, Ready, Rules, compiled};
 pub use explain::{Explanation, Outcome};
 pub use macip::MacIpConfig;
 pub use session::{SessionRow, SessionTimeout};
 
+use crate::config::Object;
 use crate::dataplane::{Dataplane, OpError};
+use crate::interface::Interface;
 use counters::Counters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -143,7 +147,9 @@ pub(crate) struct Acls {
     pub(crate) denied: VecDeque<Denied>,
     pub(crate) timeouts: Timeouts,
     pub(crate) sessions: Option<Arc<SessionTable>>,
-    max_sessions: Option<usize>,
+    pub(crate) max_sessions: Option<usize>,
+    /// What has been compiled for the operation under way.
+    pub(crate) ready: Ready,
     swept: usize,
     counters: Option<Counters>,
     /// Features that are switched on.
@@ -176,20 +182,28 @@ impl Acls {
         if let Some(lists) = made.get(acls) {
             return Ok(Some(Arc::clone(lists)));
         }
-        let mut rules = Vec::new();
+        let lists = self.ready.lists(acls, self.listed(acls, None))?;
+        made.insert(acls.to_vec(), Arc::clone(&lists));
+        Ok(Some(lists))
+    }
+
+    /// The rules of lists one behind the other; one of the lists may be given, with its rules and its first counter.
+    fn listed(&self, acls: &[u32], changed: Option<(u32, &[Rule], u32)>) -> Rules {
+        let mut all = Vec::new();
         for acl in acls {
-            let Some(config) = self.lists.get(acl) else { continue };
-            rules.extend(config.rules.iter().zip(0..).map(|(rule, number)| ListedRule {
+            let (rules, counter) = match (changed, self.lists.get(acl)) {
+                (Some((changed, rules, counter)), _) if changed == *acl => (rules, counter),
+                (_, Some(config)) => (&*config.rules, config.counter),
+                (_, None) => continue,
+            };
+            all.extend(rules.iter().zip(0..).map(|(rule, number)| ListedRule {
                 rule: *rule,
                 acl: *acl,
                 number,
-                counter: config.counter + number,
+                counter: counter + number,
             }));
         }
-        let lists = Lists::new(rules).map_err(|e| OpError::Refused(format!("acl {acls:?}: {e}")))?;
-        let lists = Arc::new(lists);
-        made.insert(acls.to_vec(), Arc::clone(&lists));
-        Ok(Some(lists))
+        all
     }
 
     /// Compiles what is applied anew where list `changed` is in it, and returns the bindings with that.
@@ -242,11 +256,19 @@ impl Dataplane {
         }
     }
 
-    /// Adds a list, or replaces list `index` while packets flow: each packet is judged by the whole old list or the whole new one. Returns its index.
+    /// Adds a list, or replaces list `index` while packets flow: each packet is judged by the whole old list or the whole new one. A list without
+    /// rules lets nothing pass. Returns its index.
     pub fn set_acl(&mut self, index: Option<u32>, tag: &str, rules: Vec<Rule>) -> Result<u32, OpError> {
-        if rules.is_empty() {
-            return OpError::refused("a list has at least one rule");
+        if let Some(index) = index {
+            self.acl(index)?;
         }
+        let index = index.unwrap_or_else(|| free(&self.acls.lists));
+        self.put_acl(index, tag, rules)?;
+        Ok(index)
+    }
+
+    /// As [`Dataplane::set_acl`], with an index that may be free.
+    pub(crate) fn put_acl(&mut self, index: u32, tag: &str, rules: Vec<Rule>) -> Result<(), OpError> {
         if rules.len() > MAX_RULES {
             return OpError::refused(format!("{} rules, and a list holds {MAX_RULES}", rules.len()));
         }
@@ -256,13 +278,10 @@ impl Dataplane {
         for (number, rule) in rules.iter().enumerate() {
             check(rule).map_err(|why| OpError::Refused(format!("rule {number}: {why}")))?;
         }
-        if let Some(index) = index {
-            self.acl(index)?;
-        }
-        let index = index.unwrap_or_else(|| free(&self.acls.lists));
         let workers = self.engine.workers();
         let counter = self.acls.counters(workers).take(rules.len() as u32)?;
         let new = AclConfig { tag: tag.to_owned(), rules, counter };
+        self.changes.touch(Object::Acl(index));
         let old = self.acls.lists.insert(index, new);
         match self.acls.recompiled(Some(index)) {
             Ok(bindings) => self.acls.bindings = bindings,
@@ -275,7 +294,7 @@ impl Dataplane {
         if let Some(old) = old {
             self.acls.counters(workers).give_back(old.counter);
         }
-        Ok(index)
+        Ok(())
     }
 
     fn put_back(&mut self, index: u32, old: Option<AclConfig>, counter: u32) {
@@ -296,6 +315,7 @@ impl Dataplane {
                 return OpError::parameter("acl", format!("acl {index} is applied to {name} {direction}"));
             }
         }
+        self.changes.touch(Object::Acl(index));
         self.acls.lists.remove(&index);
         let workers = self.engine.workers();
         self.acls.counters(workers).give_back(counter);
@@ -350,6 +370,18 @@ impl Dataplane {
         acl: u32,
         add: bool,
     ) -> Result<(), OpError> {
+        let acls = self.changed_acls(interface, direction, acl, add)?;
+        self.set_interface_acls(interface, direction, acls)
+    }
+
+    /// The lists of an interface with one more, or less.
+    pub(crate) fn changed_acls(
+        &self,
+        interface: SwIfIndex,
+        direction: Direction,
+        acl: u32,
+        add: bool,
+    ) -> Result<Vec<u32>, OpError> {
         let binding = self.acls.bindings.get(&interface);
         let mut acls = binding.map_or_else(Vec::new, |b| b.lists(direction).to_vec());
         if add {
@@ -361,7 +393,7 @@ impl Dataplane {
             };
             acls.remove(at);
         }
-        self.set_interface_acls(interface, direction, acls)
+        Ok(acls)
     }
 
     /// Sets which EtherTypes pass an interface in L2 mode besides those of IP; `None` is all.
@@ -410,6 +442,11 @@ impl Dataplane {
     }
 
     fn switch(&mut self, arc: &str, node: &str, index: SwIfIndex, on: bool) {
+        let wanted = |record: &Interface| record.features.get(arc).is_some_and(|of| of.contains(node));
+        if !on && self.interfaces.get(&index).is_some_and(wanted) {
+            // The operator has switched it on.
+            return;
+        }
         if let Err(error) = self.engine.set_feature(arc, node, index, on) {
             tracing::error!("{}: {node}: {error}", self.interface_name(index));
         }

@@ -1,6 +1,7 @@
 //! Sessions from the control plane's side: their table, its size and times, and sweeping out what has expired.
 
 use super::AclBinding;
+use crate::config::Object;
 use crate::dataplane::{Dataplane, OpError};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -66,13 +67,19 @@ impl Dataplane {
 
     /// Sets how many sessions there may be. Those that there are end.
     pub fn set_max_sessions(&mut self, max: usize) -> Result<(), OpError> {
-        if !(1024..=MAX_SESSIONS).contains(&max) {
+        self.put_max_sessions(Some(max))
+    }
+
+    /// As [`Dataplane::set_max_sessions`]; `None` is so many per worker.
+    pub(crate) fn put_max_sessions(&mut self, max: Option<usize>) -> Result<(), OpError> {
+        if max.is_some_and(|max| !(1024..=MAX_SESSIONS).contains(&max)) {
             return OpError::parameter(
                 "max-entries",
                 format!("max-entries must be from 1024 to {MAX_SESSIONS}"),
             );
         }
-        let old = self.acls.max_sessions.replace(max);
+        self.changes.touch(Object::Settings);
+        let old = std::mem::replace(&mut self.acls.max_sessions, max);
         if self.acls.sessions.is_some() {
             match self.new_session_table() {
                 Ok(table) => self.acls.sessions = Some(table),
@@ -97,6 +104,7 @@ impl Dataplane {
         if seconds == 0 {
             return OpError::parameter("seconds", "a timeout is at least 1 second");
         }
+        self.changes.touch(Object::Settings);
         let timeouts = &mut self.acls.timeouts;
         let place = match which {
             SessionTimeout::UdpIdle => &mut timeouts.udp_idle,

@@ -1,15 +1,16 @@
 //! One client: frames in, frames out, in order.
 
 use super::Malformed;
-use super::registry::{After, Client, Cx, FRAME_HEADER, Registry, Rest};
+use super::registry::{After, Client, Cx, FRAME_HEADER, Left, Registry, Rest};
 use super::server::Shared;
+use crate::access::{Place, TokenBucket};
 use crate::dataplane::Dataplane;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// The longest message that is taken, in bytes.
+/// The longest message that is taken unless the operator says otherwise, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// A client with so many bytes to read is asked nothing more before it has read some.
 const FULL: usize = 256 << 10;
@@ -17,17 +18,24 @@ const FULL: usize = 256 << 10;
 const UNREAD_FOR: Duration = Duration::from_secs(30);
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
-/// Messages answered before others have a turn.
-const BATCH: usize = 64;
+/// More than that and events besides, and the client is dropped.
+const TOO_FULL: usize = 4 << 20;
+/// Messages answered before the clock is looked at.
+const BATCH: usize = 16;
 
 /// The first frame in `bytes`, without its header, and the bytes it takes; `None` when it is not whole yet.
 ///
 /// Errors: it says that it is too short for a message, or longer than [`MAX_MESSAGE`].
 pub fn next_frame(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
+    frame_within(bytes, MAX_MESSAGE)
+}
+
+/// As [`next_frame`], with a limit of one's own.
+fn frame_within(bytes: &[u8], max: usize) -> Result<Option<(&[u8], usize)>, Malformed> {
     let Some(header) = bytes.first_chunk::<FRAME_HEADER>() else { return Ok(None) };
     let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = *header;
     let len = u32::from_be_bytes([a, b, c, d]) as usize;
-    if !(2..=MAX_MESSAGE).contains(&len) {
+    if !(2..=max).contains(&len) {
         return Err(Malformed);
     }
     Ok(bytes.get(FRAME_HEADER..FRAME_HEADER + len).map(|message| (message, FRAME_HEADER + len)))
@@ -53,6 +61,16 @@ pub(super) struct Connection {
     /// When it last took something.
     moved: Instant,
     pending: Pending,
+    /// The rest of a request goes on when the waker is woken.
+    later: bool,
+    place: Place,
+    bucket: TokenBucket,
+    /// The longest message that is taken, in bytes.
+    max: usize,
+    /// It has sent too much: nothing is read from it before then.
+    pub(super) paused: Option<Instant>,
+    /// Messages since its record was brought up to date.
+    counted: u64,
     /// The client sends no more.
     ended: bool,
     /// Nobody is left at the other end.
@@ -71,7 +89,13 @@ pub(super) enum Turn {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, client: Client) -> Connection {
+    pub(super) fn new(
+        stream: UnixStream,
+        client: Client,
+        place: Place,
+        bucket: TokenBucket,
+        max: usize,
+    ) -> Connection {
         Connection {
             stream,
             client,
@@ -81,6 +105,12 @@ impl Connection {
             sent: 0,
             moved: Instant::now(),
             pending: Pending::Nothing,
+            later: false,
+            place,
+            bucket,
+            max,
+            paused: None,
+            counted: 0,
             ended: false,
             hung_up: false,
         }
@@ -92,18 +122,37 @@ impl Connection {
 
     /// Whether to wait until it sends, and until it can take.
     pub(super) fn interest(&self) -> (bool, bool) {
-        let whole = matches!(next_frame(&self.input[self.taken..]), Ok(Some(_)));
-        (!self.ended && !whole && self.unread() < FULL, self.unread() > 0)
+        let whole = matches!(frame_within(&self.input[self.taken..], self.max), Ok(Some(_)));
+        let wanted = !self.ended && !whole && self.paused.is_none() && self.unread() < FULL;
+        (wanted, self.unread() > 0)
     }
 
-    /// Whether it has left its answers unread for too long.
+    /// Whether it has left its answers unread for too long, or does not read the events that it asked for.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        self.unread() > 0 && now.saturating_duration_since(self.moved) > UNREAD_FOR
+        let unread = self.unread();
+        unread > TOO_FULL && self.client.interface_events.is_some()
+            || unread > 0 && now.saturating_duration_since(self.moved) > UNREAD_FOR
     }
 
-    /// Reads, answers, and writes, some of each.
-    pub(super) fn turn(&mut self, dp: &mut Dataplane, registry: &Registry, shared: &mut Shared) -> Turn {
-        match self.try_turn(dp, registry, shared) {
+    /// Reads, answers, and writes, some of each, until about a time.
+    pub(super) fn turn(
+        &mut self,
+        dp: &mut Dataplane,
+        registry: &Registry,
+        shared: &mut Shared,
+        until: Instant,
+    ) -> Turn {
+        let turn = self.try_turn(dp, registry, shared, until);
+        if self.counted > 0 {
+            let counted = std::mem::take(&mut self.counted);
+            self.place.update(|record| {
+                record.requests += counted;
+                if record.name != self.client.name {
+                    record.name.clone_from(&self.client.name);
+                }
+            });
+        }
+        match turn {
             Ok(turn) => turn,
             Err(error) => {
                 tracing::info!("API client {} `{}': {error}", self.client.index, self.client.name);
@@ -112,14 +161,24 @@ impl Connection {
         }
     }
 
-    fn try_turn(&mut self, dp: &mut Dataplane, registry: &Registry, shared: &mut Shared) -> io::Result<Turn> {
-        self.read()?;
+    fn try_turn(
+        &mut self,
+        dp: &mut Dataplane,
+        registry: &Registry,
+        shared: &mut Shared,
+        until: Instant,
+    ) -> io::Result<Turn> {
+        self.paused = self.paused.filter(|_| !self.hung_up);
+        if self.paused.is_none() {
+            self.read()?;
+        }
         let mut again = false;
         for turn in 0.. {
             if self.unread() >= FULL || self.client.leaving {
                 break;
             }
-            if turn == BATCH {
+            let large = matches!(self.pending, Pending::Rest(_));
+            if (turn % BATCH == BATCH - 1 || large) && Instant::now() >= until {
                 again = true;
                 break;
             }
@@ -127,6 +186,7 @@ impl Connection {
                 break;
             }
         }
+        dp.record_changes();
         self.write()?;
         if self.hung_up && !matches!(self.pending, Pending::Nothing) {
             return Ok(Turn::Close);
@@ -138,8 +198,9 @@ impl Connection {
         // What could not be answered for want of room can be now.
         let ready = self.unread() < FULL
             && match self.pending {
-                Pending::Nothing => matches!(next_frame(&self.input[self.taken..]), Ok(Some(_))),
-                Pending::Rest(_) => true,
+                Pending::Nothing if self.paused.is_some() => false,
+                Pending::Nothing => matches!(frame_within(&self.input[self.taken..], self.max), Ok(Some(_))),
+                Pending::Rest(_) => !self.later,
                 Pending::Job(_) => false,
             };
         Ok(if again || ready { Turn::Again } else { Turn::Wait })
@@ -150,10 +211,12 @@ impl Connection {
         let mut cx = Cx { dp, client: &mut self.client, registry, shared, out: &mut self.output };
         match &mut self.pending {
             Pending::Rest(rest) => {
-                if rest(&mut cx) {
+                let left = rest(&mut cx);
+                self.later = left == Left::Later;
+                if left == Left::Nothing {
                     self.pending = Pending::Nothing;
                 }
-                return Ok(true);
+                return Ok(!self.later);
             }
             Pending::Job(answer) => {
                 match answer.try_recv() {
@@ -168,9 +231,15 @@ impl Connection {
             }
             Pending::Nothing => {}
         }
-        let frame = next_frame(&self.input[self.taken..]).map_err(invalid)?;
+        let frame = frame_within(&self.input[self.taken..], self.max).map_err(invalid)?;
         let Some((message, len)) = frame else { return Ok(false) };
-        cx.dp.api_trace.record(message);
+        // What one that is gone has left is bounded, and must not keep its place.
+        self.paused = self.bucket.take(Instant::now()).err().filter(|_| !self.hung_up);
+        if self.paused.is_some() {
+            return Ok(false);
+        }
+        self.counted += 1;
+        cx.dp.api_trace.record(registry, message);
         self.pending = match registry.handle(&mut cx, message).map_err(invalid)? {
             After::Done => Pending::Nothing,
             After::Rest(rest) => Pending::Rest(rest),
@@ -195,7 +264,8 @@ impl Connection {
             self.taken = 0;
         }
         // Never more than a message and a chunk.
-        while !self.ended && self.unread() < FULL && self.input.len() < CHUNK + wanted(&self.input) {
+        while !self.ended && self.unread() < FULL && self.input.len() < CHUNK + wanted(&self.input, self.max)
+        {
             let old = self.input.len();
             self.input.resize(old + CHUNK, 0);
             let read = self.stream.read(&mut self.input[old..]);
@@ -207,7 +277,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            if matches!(next_frame(&self.input), Ok(Some(_)) | Err(_)) {
+            if matches!(frame_within(&self.input, self.max), Ok(Some(_)) | Err(_)) {
                 break;
             }
         }
@@ -242,9 +312,9 @@ impl Connection {
 }
 
 /// How long the message at the start says it is, as far as is known.
-fn wanted(input: &[u8]) -> usize {
+fn wanted(input: &[u8], max: usize) -> usize {
     input.get(8..12).map_or(0, |len| match *len {
-        [a, b, c, d] => (u32::from_be_bytes([a, b, c, d]) as usize).min(MAX_MESSAGE),
+        [a, b, c, d] => (u32::from_be_bytes([a, b, c, d]) as usize).min(max),
         _ => 0,
     })
 }

@@ -38,6 +38,8 @@ errors! {
     FEATURE_DISABLED = -30, "disabled by configuration";
     INVALID_REGISTRATION = -31, "no such registration";
     NO_PATHS_IN_ROUTE = -52, "a route without paths";
+    INVALID_SRC_ADDRESS = -57, "invalid source address";
+    INVALID_DST_ADDRESS = -58, "invalid destination address";
     ADDRESS_NOT_FOUND_FOR_INTERFACE = -60, "the interface has no such address";
     NO_SUCH_NODE = -63, "no such graph node";
     NO_SUCH_NODE2 = -64, "no such second graph node";
@@ -45,6 +47,7 @@ errors! {
     VLAN_ALREADY_EXISTS = -56, "the VLAN has a sub-interface already";
     SUBIF_ALREADY_EXISTS = -68, "such an interface exists already";
     INVALID_INTERFACE = -71, "invalid interface";
+    INVALID_VLAN_TAG_COUNT = -72, "too few VLAN tags for this rewrite";
     INVALID_ARGUMENT = -73, "invalid argument";
     UNEXPECTED_INTF_STATE = -74, "unexpected state of the interface";
     TUNNEL_EXIST = -75, "the tunnel exists already";
@@ -64,6 +67,8 @@ errors! {
     UNSUPPORTED = -126, "not supported";
     INVALID_QUEUE = -125, "invalid queue";
     DUPLICATE_IF_ADDRESS = -127, "the address is in conflict with another interface's";
+    ACL_IN_USE_INBOUND = -142, "the ACL is applied to received packets";
+    ACL_IN_USE_OUTBOUND = -143, "the ACL is applied to packets to be sent";
     INSTANCE_IN_USE = -147, "the instance is in use";
     BD_ALREADY_HAS_BVI = -152, "the bridge domain has a BVI already";
     RSRC_IN_USE = -155, "in use";

@@ -14,6 +14,7 @@
 ///
 ///     call SetFlags = set_flags { index: u32 };                                  replied to by retval alone
 ///     call Create = create { name: Text<64>, is_add: bool = "true" } -> CreateReply = create_reply { index: u32 };
+///     call Show = show [read] {} -> ShowReply = show_reply { index: u32 };       changes nothing; so do dump and get
 ///     dump Dump = x_dump {} -> Details = x_details { count: Count<u8>, list: Vec<u32>[count] };
 ///     dump Other = y_dump {} -> Entry = y_details [client_index] {};   some entries have a client_index before the context
 ///     get Get = x_get { cursor: u32 } -> GetReply = x_get_reply { cursor: u32 }, GetDetails = x_details { };
@@ -108,9 +109,9 @@ macro_rules! api_items {
     };
 
     // A call whose reply is a retval.
-    ([$($done:expr),*] $(#[doc = $doc:literal])* call $name:ident = $wire:ident {$($fields:tt)*}; $($rest:tt)*) => {
+    ([$($done:expr),*] $(#[doc = $doc:literal])* call $name:ident = $wire:ident $([$access:ident])? {$($fields:tt)*}; $($rest:tt)*) => {
         $crate::api_message! { [$($doc)*] $name = $wire [client_index context] {$($fields)*}
-            Call(concat!(stringify!($wire), "_reply")) }
+            ($($access)?) Call(concat!(stringify!($wire), "_reply")) }
         impl $crate::api::Request for $name {}
         impl $crate::api::AutoReply for $name {
             const REPLY: &'static $crate::api::schema::MessageDef =
@@ -122,11 +123,11 @@ macro_rules! api_items {
     };
 
     // A call with a reply of its own.
-    ([$($done:expr),*] $(#[doc = $doc:literal])* call $name:ident = $wire:ident {$($fields:tt)*}
+    ([$($done:expr),*] $(#[doc = $doc:literal])* call $name:ident = $wire:ident $([$access:ident])? {$($fields:tt)*}
         -> $reply:ident = $reply_wire:ident {$($reply_fields:tt)*}; $($rest:tt)*) => {
         $crate::api_message! { [$($doc)*] $name = $wire [client_index context] {$($fields)*}
-            Call(stringify!($reply_wire)) }
-        $crate::api_message! { [" The reply."] $reply = $reply_wire [context retval] {$($reply_fields)*} Answer }
+            ($($access)?) Call(stringify!($reply_wire)) }
+        $crate::api_message! { [" The reply."] $reply = $reply_wire [context retval] {$($reply_fields)*} (read) Answer }
         impl $crate::api::Request for $name {}
         impl $crate::api::Call for $name {
             type Reply = $reply;
@@ -139,8 +140,8 @@ macro_rules! api_items {
     ([$($done:expr),*] $(#[doc = $doc:literal])* dump $name:ident = $wire:ident {$($fields:tt)*}
         -> $details:ident = $details_wire:ident $([$head:ident])? {$($details_fields:tt)*}; $($rest:tt)*) => {
         $crate::api_message! { [$($doc)*] $name = $wire [client_index context] {$($fields)*}
-            Dump(stringify!($details_wire)) }
-        $crate::api_message! { [" An entry."] $details = $details_wire [$($head)? context] {$($details_fields)*} Answer }
+            (read) Dump(stringify!($details_wire)) }
+        $crate::api_message! { [" An entry."] $details = $details_wire [$($head)? context] {$($details_fields)*} (read) Answer }
         impl $crate::api::Request for $name {}
         impl $crate::api::Dump for $name {
             type Details = $details;
@@ -154,10 +155,10 @@ macro_rules! api_items {
         -> $reply:ident = $reply_wire:ident {$($reply_fields:tt)*},
         $details:ident = $details_wire:ident $([$head:ident])? {$($details_fields:tt)*}; $($rest:tt)*) => {
         $crate::api_message! { [$($doc)*] $name = $wire [client_index context] {$($fields)*}
-            Get(stringify!($details_wire), stringify!($reply_wire)) }
+            (read) Get(stringify!($details_wire), stringify!($reply_wire)) }
         $crate::api_message! { [" The reply behind the last entry."] $reply = $reply_wire [context retval]
-            {$($reply_fields)*} Answer }
-        $crate::api_message! { [" An entry."] $details = $details_wire [$($head)? context] {$($details_fields)*} Answer }
+            {$($reply_fields)*} (read) Answer }
+        $crate::api_message! { [" An entry."] $details = $details_wire [$($head)? context] {$($details_fields)*} (read) Answer }
         impl $crate::api::Request for $name {}
         impl $crate::api::Call for $name {
             type Reply = $reply;
@@ -172,17 +173,18 @@ macro_rules! api_items {
     };
 
     ([$($done:expr),*] $(#[doc = $doc:literal])* event $name:ident = $wire:ident {$($fields:tt)*}; $($rest:tt)*) => {
-        $crate::api_message! { [$($doc)*] $name = $wire [] {$($fields)*} Answer }
+        $crate::api_message! { [$($doc)*] $name = $wire [] {$($fields)*} (read) Answer }
         $crate::api_items! { [$($done,)* <$name as $crate::api::Message>::DEF] $($rest)* }
     };
 
     ([$($done:expr),*] $(#[doc = $doc:literal])* silent $name:ident = $wire:ident {$($fields:tt)*}; $($rest:tt)*) => {
-        $crate::api_message! { [$($doc)*] $name = $wire [] {$($fields)*} Silent }
+        $crate::api_message! { [$($doc)*] $name = $wire [] {$($fields)*} (read) Silent }
         $crate::api_items! { [$($done,)* <$name as $crate::api::Message>::DEF] $($rest)* }
     };
 
-    ([$($done:expr),*] $(#[doc = $doc:literal])* request $name:ident = $wire:ident {$($fields:tt)*}; $($rest:tt)*) => {
-        $crate::api_message! { [$($doc)*] $name = $wire [] {$($fields)*} Call(concat!(stringify!($wire), "_reply")) }
+    ([$($done:expr),*] $(#[doc = $doc:literal])* request $name:ident = $wire:ident $([$access:ident])? {$($fields:tt)*}; $($rest:tt)*) => {
+        $crate::api_message! { [$($doc)*] $name = $wire [] {$($fields)*}
+            ($($access)?) Call(concat!(stringify!($wire), "_reply")) }
         $crate::api_items! { [$($done,)* <$name as $crate::api::Message>::DEF] $($rest)* }
     };
 }
@@ -259,11 +261,23 @@ macro_rules! api_fields {
     };
 }
 
+/// Whether a message changes nothing.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! api_reads {
+    () => {
+        false
+    };
+    (read) => {
+        true
+    };
+}
+
 /// A message of [`crate::api!`].
 #[doc(hidden)]
 #[macro_export]
 macro_rules! api_message {
-    ([$($doc:literal)*] $name:ident = $wire:ident [$($header:ident)*] {$($fields:tt)*} $($role:tt)*) => {
+    ([$($doc:literal)*] $name:ident = $wire:ident [$($header:ident)*] {$($fields:tt)*} ($($access:ident)?) $($role:tt)*) => {
         $crate::api_struct! { [$($doc)*] $name {$($fields)*} }
         impl $crate::api::Message for $name {
             const DEF: &'static $crate::api::schema::MessageDef = &{
@@ -275,6 +289,7 @@ macro_rules! api_message {
                     fields: FIELDS,
                     crc: CRC,
                     role: $crate::api::schema::Role::$($role)*,
+                    reads: $crate::api_reads!($($access)?),
                     framework: $crate::api::count(&[$(stringify!($header)),*]),
                     check: |from| $name::take_fields(from).map(drop),
                 }

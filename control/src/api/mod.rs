@@ -15,9 +15,12 @@ pub mod modules;
 mod registry;
 pub mod schema;
 mod server;
+pub mod testing;
 mod trace;
 mod wire;
 
+#[cfg(test)]
+mod role_tests;
 #[cfg(test)]
 mod tests;
 
@@ -86,6 +89,7 @@ pub const fn auto_reply(name: &'static str) -> MessageDef {
         fields: FIELDS,
         crc: CRC,
         role: Role::Answer,
+        reads: true,
         framework: FIELDS.len(),
         check: |_| Ok(()),
     }

@@ -3,10 +3,13 @@
 use super::schema::{MessageDef, Module, Role};
 use super::server::Shared;
 use super::{ApiError, AutoReply, Call, Dump, Malformed, Message, Reader, Wire, Writer};
+use crate::access::Rights;
+use crate::acl::{ROUNDS, Ready, Rules};
 use crate::cli::Executor;
 use crate::dataplane::Dataplane;
 use crate::interface::InterfaceKind;
 use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use wharf_engine::SwIfIndex;
 
@@ -22,8 +25,8 @@ pub struct Client {
     pub index: u32,
     /// Its name, as it says.
     pub name: String,
-    /// Process, as the kernel says.
-    pub pid: i32,
+    /// What it may do.
+    pub rights: Rights,
     /// The process that it says events are for; `None` while it wants none about interfaces.
     pub interface_events: Option<u32>,
     /// It has said farewell.
@@ -49,12 +52,6 @@ impl Cx<'_> {
         if let Some(id) = self.registry.id(M::DEF) {
             push_frame(self.out, id, |out| message.put(out));
         }
-    }
-
-    /// Gives the client its name.
-    pub(super) fn set_name(&mut self, name: String) {
-        self.shared.names.insert(self.client.index, name.clone());
-        self.client.name = name;
     }
 
     /// What runs commands.
@@ -91,8 +88,19 @@ pub(super) fn push_frame(to: &mut Vec<u8>, id: u16, put: impl FnOnce(&mut Writer
     to.extend_from_slice(&bytes);
 }
 
-/// The rest of a dump too large to be made at once; called until it says that it is done.
-pub(super) type Rest = Box<dyn FnMut(&mut Cx<'_>) -> bool + Send>;
+/// What a piece of a request has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing: the request is answered.
+    Nothing,
+    /// More pieces.
+    More,
+    /// More, once the server's waker is woken.
+    Later,
+}
+
+/// The rest of what is too large to be done at once; called until it says that it is done.
+pub(super) type Rest = Box<dyn FnMut(&mut Cx<'_>) -> Left + Send>;
 
 /// What a request leaves behind when its function returns.
 pub(super) enum After {
@@ -156,6 +164,69 @@ impl Handlers {
         });
     }
 
+    /// As [`Handlers::auto`], for what takes long: the function does a piece at a time, and says when all is done.
+    pub fn steps<M: AutoReply + Send + 'static>(&mut self, f: fn(&mut Cx<'_>, &M) -> Result<bool, ApiError>) {
+        let reply = self.id(M::REPLY);
+        self.add(M::DEF, move |_, from| {
+            let (context, message) = request::<M>(from)?;
+            Ok(After::Rest(Box::new(move |cx| {
+                let done = f(cx, &message);
+                // Not all at the end of the turn: its time is looked at after each piece.
+                cx.dp.record_changes();
+                if done == Ok(false) {
+                    return Left::More;
+                }
+                let retval = retval(done).map_or_else(|e| e, |_| 0);
+                push_frame(cx.out, reply, |out| (context.put(out), retval.put(out)).1);
+                Left::Nothing
+            })))
+        });
+    }
+
+    /// As [`Handlers::call`], for what may take long: the function does a piece at a time, and gives the reply when all is done.
+    #[allow(clippy::type_complexity)] // The type says it best.
+    pub fn call_steps<M: Call + Send + 'static>(
+        &mut self,
+        f: fn(&mut Cx<'_>, &M) -> Result<Option<M::Reply>, ApiError>,
+    ) {
+        let reply = self.id(M::Reply::DEF);
+        self.add(M::DEF, move |_, from| {
+            let (context, message) = request::<M>(from)?;
+            Ok(After::Rest(Box::new(move |cx| {
+                if let Some(result) = f(cx, &message).transpose() {
+                    push_reply(cx.out, reply, context, result);
+                    return Left::Nothing;
+                }
+                Left::More
+            })))
+        });
+    }
+
+    /// As [`Handlers::auto`], for what compiles access lists: those that `work` names are compiled first, on a thread of their own.
+    pub fn auto_compiled<M: AutoReply + Send + 'static>(
+        &mut self,
+        work: fn(&Cx<'_>, &M) -> Vec<Rules>,
+        f: fn(&mut Cx<'_>, &M) -> Result<(), ApiError>,
+    ) {
+        let reply = self.id(M::REPLY);
+        self.add(M::DEF, move |_, from| {
+            let (context, message) = request::<M>(from)?;
+            Ok(After::Rest(compiled(message, work, move |cx, message| {
+                let retval = retval(f(cx, message)).map_or_else(|e| e, |()| 0);
+                push_frame(cx.out, reply, |out| (context.put(out), retval.put(out)).1);
+            })))
+        });
+    }
+
+    /// As [`Handlers::raw`], for what compiles access lists.
+    pub fn raw_compiled<M: Message + Send + 'static>(
+        &mut self,
+        work: fn(&Cx<'_>, &M) -> Vec<Rules>,
+        f: fn(&mut Cx<'_>, &M),
+    ) {
+        self.add(M::DEF, move |_, from| Ok(After::Rest(compiled(M::take(from)?, work, f))));
+    }
+
     /// Answers a request with a reply of its own; when it fails, the reply is empty.
     pub fn call<M: Call + 'static>(&mut self, f: fn(&mut Cx<'_>, M) -> Result<M::Reply, ApiError>) {
         let reply = self.id(M::Reply::DEF);
@@ -167,11 +238,12 @@ impl Handlers {
         });
     }
 
-    /// Answers a request by work that may take long, done on a thread of its own. The client's next request waits for it.
+    /// Answers a request by work that may take long, done on a thread of its own. The client's next request waits for it. The reply has
+    /// something to say also when it failed.
     #[allow(clippy::type_complexity)] // The type says it best.
     pub fn job<M: Call + 'static>(
         &mut self,
-        f: fn(&mut Cx<'_>, M) -> Box<dyn FnOnce() -> Result<M::Reply, ApiError> + Send>,
+        f: fn(&mut Cx<'_>, M) -> Box<dyn FnOnce() -> (Result<(), ApiError>, M::Reply) + Send>,
     ) {
         let reply = self.id(M::Reply::DEF);
         self.add(M::DEF, move |cx, from| {
@@ -179,7 +251,12 @@ impl Handlers {
             let work = f(cx, message);
             Ok(After::Job(Box::new(move || {
                 let mut out = Vec::new();
-                push_reply(&mut out, reply, context, work());
+                let (result, message) = work();
+                push_frame(&mut out, reply, |out| {
+                    context.put(out);
+                    retval(result).map_or_else(|e| e, |()| 0).put(out);
+                    message.put(out);
+                });
                 out
             })))
         });
@@ -206,7 +283,7 @@ impl Handlers {
                 let page = f(cx, &message, place.take());
                 push_details(cx.out, details, context, &page.entries);
                 place = page.next;
-                place.is_none()
+                if place.is_none() { Left::Nothing } else { Left::More }
             })))
         });
     }
@@ -237,6 +314,79 @@ impl Handlers {
             Ok(After::Done)
         });
     }
+}
+
+/// Answers a request once the access lists that it compiles are ready.
+fn compiled<M: Send + 'static>(
+    message: M,
+    work: fn(&Cx<'_>, &M) -> Vec<Rules>,
+    answer: impl Fn(&mut Cx<'_>, &M) + Send + 'static,
+) -> Rest {
+    let (mut ready, mut round) = (Ready::default(), 0);
+    let mut compiling: Option<Receiver<Ready>> = None;
+    Box::new(move |cx| {
+        if let Some(others) = &compiling {
+            match others.try_recv() {
+                Ok(done) => ready = done,
+                Err(TryRecvError::Empty) => return Left::Later,
+                Err(TryRecvError::Disconnected) => round = ROUNDS,
+            }
+            compiling = None;
+        }
+        let missing = ready.missing(work(cx, &message));
+        if !missing.is_empty() && round < ROUNDS {
+            round += 1;
+            let (send, receive) = sync_channel(1);
+            let (mut ready, waker) = (std::mem::take(&mut ready), cx.shared.waker.clone());
+            let thread = std::thread::Builder::new().name("api-acl".into()).spawn(move || {
+                ready.compile(missing);
+                let _ = send.send(ready);
+                waker.wake();
+            });
+            if thread.is_ok() {
+                compiling = Some(receive);
+                return Left::Later;
+            }
+        }
+        cx.dp.acls.ready = std::mem::take(&mut ready);
+        answer(cx, &message);
+        cx.dp.acls.ready = Ready::default();
+        Left::Nothing
+    })
+}
+
+/// A request that changes something, while somebody else has the dataplane's state to itself.
+fn deferred(registry: &Registry, bytes: &[u8]) -> Result<After, Malformed> {
+    registry.decode(bytes)?;
+    let (bytes, mut rest) = (bytes.to_vec(), None::<Rest>);
+    Ok(After::Rest(Box::new(move |cx| {
+        if cx.dp.is_reserved() {
+            cx.dp.wake_when_released(&cx.shared.waker);
+            return Left::Later;
+        }
+        if let Some(rest) = &mut rest {
+            return rest(cx);
+        }
+        match cx.registry.handle(cx, &bytes) {
+            Ok(After::Rest(more)) => {
+                rest = Some(more);
+                Left::More
+            }
+            // It has been decoded, and only what changes nothing is a job.
+            Ok(After::Done | After::Job(_)) | Err(Malformed) => Left::Nothing,
+        }
+    })))
+}
+
+/// The same rest, which waits while somebody else has the dataplane's state to itself.
+fn waiting(mut rest: Rest) -> Rest {
+    Box::new(move |cx| {
+        if cx.dp.is_reserved() {
+            cx.dp.wake_when_released(&cx.shared.waker);
+            return Left::Later;
+        }
+        rest(cx)
+    })
 }
 
 fn request<M: Message>(from: &mut Reader<'_>) -> Result<(u32, M), Malformed> {
@@ -300,6 +450,7 @@ const NOTHING: &MessageDef = &MessageDef {
     fields: &[],
     crc: 0,
     role: Role::Answer,
+    reads: true,
     framework: 0,
     check: |_| Ok(()),
 };
@@ -381,9 +532,20 @@ impl Registry {
         let mut from = Reader::new(bytes);
         let id = u16::take(&mut from)?;
         let entry = self.entries.get(usize::from(id)).filter(|_| id >= FIRST_ID).ok_or(Malformed)?;
-        if let Some(handle) = &entry.handle {
-            return handle(cx, &mut from);
+        let forbidden = cx.client.rights == Rights::ReadOnly && !entry.def.reads;
+        if let Some(handle) = entry.handle.as_ref().filter(|_| !forbidden) {
+            if entry.def.reads {
+                return handle(cx, &mut from);
+            }
+            if cx.dp.is_reserved() {
+                return deferred(self, bytes);
+            }
+            return Ok(match handle(cx, &mut from)? {
+                After::Rest(rest) => After::Rest(waiting(rest)),
+                after => after,
+            });
         }
+        let retval = if forbidden { ApiError::FEATURE_DISABLED } else { ApiError::UNIMPLEMENTED };
         let reply = match entry.def.role {
             Role::Call(reply) | Role::Get(_, reply) => reply,
             // There are none of what wharf has not.
@@ -398,14 +560,15 @@ impl Registry {
         let mut header = from.clone();
         let (_client_index, context) = (u32::take(&mut header)?, u32::take(&mut header)?);
         (entry.def.check)(if entry.def.framework == 2 { &mut header } else { &mut from })?;
-        tracing::info!("API: {} asks for {}, which is not there", cx.client.name, entry.def.name);
+        let why = if forbidden { "and may only look" } else { "which is not there" };
+        tracing::info!("API: {} asks for {}, {why}", cx.client.name, entry.def.name);
         let reply = self.messages().find(|(_, def)| def.name == reply);
         if let Some((id, def)) = reply {
             push_frame(cx.out, id, |out| {
                 for field in def.fields {
                     match field.name {
                         "context" => context.put(out),
-                        "retval" => ApiError::UNIMPLEMENTED.0.put(out),
+                        "retval" => retval.0.put(out),
                         _ => out.raw(&vec![0; super::json::field_size(field)]),
                     }
                 }

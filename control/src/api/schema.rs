@@ -94,6 +94,8 @@ pub struct MessageDef {
     pub crc: u32,
     /// What it is.
     pub role: Role,
+    /// Whether it changes nothing, so that who may only look may send it.
+    pub reads: bool,
     /// How many of them, at the front, are the framework's.
     pub framework: usize,
     /// Reads the fields behind the framework's, to see whether they are all there.

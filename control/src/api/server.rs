@@ -3,24 +3,26 @@
 use super::connection::{Connection, Turn};
 use super::registry::{Client, Registry};
 use super::{events, modules};
+use crate::access::{
+    Access, ClientRecord, Clients, Peer, Place, Quiet, Rights, SocketFile, TokenBucket, listen,
+};
 use crate::cli::Executor;
 use crate::dataplane::{Dataplane, OpError};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::net::SocketType;
 use std::collections::BTreeMap;
-use std::fs::Permissions;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wharf_engine::wake::Waker;
 
-/// Clients at a time.
-pub(super) const MAX_CLIENTS: usize = 256;
 /// Connections taken in one go.
 const ACCEPTS: usize = 64;
+/// What clients may take of the main loop's time in one go, shared by those that have something to do.
+const SLICE: Duration = Duration::from_millis(2);
 /// Without descriptors, taking connections pauses for so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: u64 = 0;
@@ -31,15 +33,16 @@ const WAKER: u64 = 1;
 pub struct ApiConfig {
     /// The socket. A file left behind by a daemon that is gone is replaced.
     pub path: PathBuf,
-    /// Group that may use it, beside the daemon's user.
-    pub group: Option<u32>,
+    /// Who may use it.
+    pub access: Access,
+    /// Where those who are connected are listed.
+    pub clients: Clients,
 }
 
 /// What connections share.
 pub(super) struct Shared {
     pub(super) executor: Arc<dyn Executor>,
     pub(super) waker: Waker,
-    pub(super) names: BTreeMap<u32, String>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -57,7 +60,10 @@ struct Slot {
 /// The server. Its owner polls [`ApiServer::poll_fd`] and calls [`ApiServer::process`].
 pub struct ApiServer {
     listener: UnixListener,
-    path: PathBuf,
+    file: SocketFile,
+    access: Access,
+    listed: Clients,
+    refusals: Quiet,
     epoll: OwnedFd,
     registry: Registry,
     shared: Shared,
@@ -70,7 +76,7 @@ pub struct ApiServer {
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiServer").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("ApiServer").field("path", &self.file.path()).finish_non_exhaustive()
     }
 }
 
@@ -80,19 +86,8 @@ impl ApiServer {
         let failed = |error: std::io::Error| {
             OpError::System(format!("cannot serve the API on {}", config.path.display()), error)
         };
-        let path = &config.path;
-        let listener = match UnixListener::bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
-                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
-            }
-            result => result,
-        }
-        .map_err(failed)?;
-        if config.group.is_some() {
-            chown(path, None, config.group).map_err(failed)?;
-        }
-        std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+        let (listener, file) = listen(&config.path, SocketType::STREAM, &config.access).map_err(failed)?;
+        let listener = UnixListener::from(listener);
         let waker = Waker::new().map_err(failed)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         for (number, fd) in [(LISTENER, listener.as_fd()), (WAKER, waker.as_fd())] {
@@ -101,10 +96,13 @@ impl ApiServer {
         }
         Ok(ApiServer {
             listener,
-            path: path.clone(),
+            file,
+            access: config.access.clone(),
+            listed: config.clients.clone(),
+            refusals: Quiet::default(),
             epoll,
             registry: Registry::new(&modules()),
-            shared: Shared { executor, waker, names: BTreeMap::new() },
+            shared: Shared { executor, waker },
             clients: BTreeMap::new(),
             next: 2,
             seen: events::Seen::default(),
@@ -146,8 +144,18 @@ impl ApiServer {
                 }
             }
         }
-        let due: Vec<u64> = self.clients.iter().filter(|(_, s)| s.again).map(|(n, _)| *n).collect();
-        due.into_iter().for_each(|number| self.turn(number, dp));
+        let mut due = Vec::new();
+        for (number, slot) in &mut self.clients {
+            if slot.connection.paused.is_some_and(|until| now >= until) {
+                slot.connection.paused = None;
+                slot.again = true;
+            }
+            if slot.again {
+                due.push(*number);
+            }
+        }
+        let share = SLICE / due.len().max(1) as u32;
+        due.into_iter().for_each(|number| self.turn(number, dp, share));
         self.tell(dp);
         if now >= self.next_check {
             self.next_check = now + Duration::from_secs(1);
@@ -160,15 +168,17 @@ impl ApiServer {
             let flags = EventFlags::IN;
             let _ = epoll::modify(&self.epoll, &self.listener, EventData::new_u64(LISTENER), flags);
         }
-        match self.clients.values().any(|slot| slot.again) {
-            true => now,
-            false => self.accept_after.unwrap_or(now + Duration::from_secs(1)),
+        if self.clients.values().any(|slot| slot.again) {
+            return now;
         }
+        let paused = self.clients.values().filter_map(|slot| slot.connection.paused);
+        paused.chain(self.accept_after).fold(now + Duration::from_secs(1), Instant::min)
     }
 
-    fn turn(&mut self, number: u64, dp: &mut Dataplane) {
+    fn turn(&mut self, number: u64, dp: &mut Dataplane, share: Duration) {
         let Some(slot) = self.clients.get_mut(&number) else { return };
-        match slot.connection.turn(dp, &self.registry, &mut self.shared) {
+        let until = Instant::now() + share;
+        match slot.connection.turn(dp, &self.registry, &mut self.shared, until) {
             Turn::Close => return self.close(number, "has left"),
             turn => slot.again = turn == Turn::Again,
         }
@@ -195,7 +205,6 @@ impl ApiServer {
         if let Some(slot) = self.clients.remove(&number) {
             let client = &slot.connection.client;
             tracing::debug!("API client {} `{}' {why}", client.index, client.name);
-            self.shared.names.remove(&client.index);
         }
     }
 
@@ -213,12 +222,15 @@ impl ApiServer {
                     return;
                 }
             };
-            if self.clients.len() >= MAX_CLIENTS {
-                tracing::debug!("API client refused: there are {MAX_CLIENTS} already");
-                continue;
-            }
-            let pid =
-                rustix::net::sockopt::socket_peercred(&stream).map_or(0, |c| c.pid.as_raw_nonzero().get());
+            let (place, rights) = match self.admit(&stream) {
+                Ok(admitted) => admitted,
+                Err(why) => {
+                    if let Some(more) = self.refusals.tell(now) {
+                        tracing::warn!("API client refused: {why} ({more} more were)");
+                    }
+                    continue;
+                }
+            };
             let number = self.next;
             let added = stream.set_nonblocking(true).and_then(|()| {
                 epoll::add(&self.epoll, &stream, EventData::new_u64(number), EventFlags::IN)
@@ -230,10 +242,21 @@ impl ApiServer {
             }
             self.next += 1;
             let index = (number & 0x7fff_ffff) as u32;
-            self.shared.names.insert(index, String::new());
-            let connection = Connection::new(stream, Client { index, pid, ..Client::default() });
+            let client = Client { index, rights, ..Client::default() };
+            let bucket = TokenBucket::new(self.access.limits.api_rate, now);
+            let connection = Connection::new(stream, client, place, bucket, self.access.limits.api_request);
             self.clients.insert(number, Slot { connection, interest: (true, false), again: false });
         }
+    }
+
+    /// What who has connected may do, and its place among the clients. The error is for the log.
+    fn admit(&self, stream: &UnixStream) -> Result<(Place, Rights), String> {
+        let peer = Peer::of(stream.as_fd()).map_err(|error| error.to_string())?;
+        let rights = self.access.rights(&peer).ok_or_else(|| format!("{peer} is not permitted"))?;
+        let (most, operator) = (self.access.limits.api_clients, self.access.is_operator(&peer));
+        let record = ClientRecord { peer, rights, ..ClientRecord::default() };
+        let place = self.listed.enter(record, most, operator);
+        Ok((place.ok_or_else(|| format!("there are {most} already"))?, rights))
     }
 
     /// Sends events to those who want them.
@@ -260,11 +283,5 @@ impl ApiServer {
         failed.into_iter().for_each(|number| self.close(number, "takes no events"));
         let all: Vec<u64> = self.clients.keys().copied().collect();
         all.into_iter().for_each(|number| self.watch(number));
-    }
-}
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }

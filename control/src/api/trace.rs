@@ -3,8 +3,10 @@
 use super::registry::Registry;
 use super::schema::{Field, Kind, Shape, TypeDef};
 use super::{Reader, Wire};
+use crate::config::HIDDEN;
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::ops::Range;
 
 /// Requests kept if nothing else is said.
 const KEPT: usize = 1024;
@@ -41,13 +43,18 @@ impl ApiTrace {
         *self = ApiTrace { on: self.on, ..ApiTrace::default() };
     }
 
-    /// Keeps a request, if it is on.
-    pub fn record(&mut self, message: &[u8]) {
+    /// Keeps a request, if it is on; without the secret in it, if there is one.
+    pub fn record(&mut self, registry: &Registry, message: &[u8]) {
         if !self.on {
             return;
         }
         self.bytes += message.len();
-        self.requests.push_back(message.to_vec());
+        let mut message = message.to_vec();
+        if let Some(secret) = secret(registry, &message).and_then(|place| message.get_mut(place)) {
+            let hidden = HIDDEN.bytes().chain(std::iter::repeat(0));
+            secret.iter_mut().zip(hidden).for_each(|(byte, hidden)| *byte = hidden);
+        }
+        self.requests.push_back(message);
         while self.requests.len() > KEPT || self.bytes > MAX_BYTES {
             self.bytes -= self.requests.pop_front().map_or(0, |old| old.len());
             self.wrapped = true;
@@ -96,6 +103,25 @@ impl ApiTrace {
         }
         text
     }
+}
+
+/// Where a message has a secret that is not empty.
+fn secret(registry: &Registry, message: &[u8]) -> Option<Range<usize>> {
+    let def = registry.def(u16::take(&mut Reader::new(message)).ok()?)?;
+    let mut at = 2;
+    for field in def.fields {
+        let len = super::json::field_size(field);
+        let place = at..(at + len).min(message.len());
+        match field.shape {
+            Shape::Fixed(_) if field.name == "secret" => {
+                return message.get(place.clone())?.iter().any(|byte| *byte != 0).then_some(place);
+            }
+            Shape::One | Shape::Fixed(_) => at += len,
+            // What follows is somewhere; no secret does.
+            Shape::Counted(_) | Shape::Text => return None,
+        }
+    }
+    None
 }
 
 /// Prints fields, one a line; `None` when the message ends before them.

@@ -207,11 +207,12 @@ impl Args {
     /// The arguments of each turn of the repeated group (`{via <ip4> [weight <n>]}...`), in order.
     pub fn turns(&self) -> Vec<Args> {
         let count = self.entries.iter().map(|entry| entry.turn).max().unwrap_or(0);
-        (1..=count)
-            .map(|turn| Args {
-                entries: self.entries.iter().filter(|entry| entry.turn == turn).cloned().collect(),
-                declared: self.declared.clone(),
-            })
-            .collect()
+        let mut turns = vec![Args { entries: Vec::new(), declared: self.declared.clone() }; count as usize];
+        for entry in &self.entries {
+            if let Some(turn) = (entry.turn as usize).checked_sub(1).and_then(|turn| turns.get_mut(turn)) {
+                turn.entries.push(entry.clone());
+            }
+        }
+        turns
     }
 }

@@ -2,13 +2,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::editor::{Action, Editor};
 use super::server::ServerConfig;
-use super::session::{Executor, MAX_REQUEST, Outcome, Session, Terminal};
+use super::session::{Executor, MAX_DOCUMENT_REQUEST, Outcome, Session, Terminal};
 use super::telnet::{self, ACK, Decoder, Event, FAILED};
 use super::token::is_comment;
+use crate::access::{Place, Rights, TokenBucket};
 
 /// How long a client may take to name its terminal before it gets an interactive session.
 const WELCOME_AFTER: Duration = Duration::from_secs(1);
@@ -21,12 +22,20 @@ const ACK_AFTER: Duration = Duration::from_millis(2);
 const UNREAD_FOR: Duration = Duration::from_secs(30);
 
 /// Serves a client until it leaves or misbehaves. The error is of interest to a log only.
-pub(crate) fn serve(stream: &UnixStream, executor: &dyn Executor, config: &ServerConfig) -> io::Result<()> {
+pub(crate) fn serve(
+    stream: &UnixStream,
+    executor: &dyn Executor,
+    config: &ServerConfig,
+    (place, rights): (&Place, Rights),
+) -> io::Result<()> {
     stream.set_write_timeout(Some(UNREAD_FOR))?;
     let mut connection = Connection {
         stream,
         executor,
         config,
+        place,
+        rights,
+        bucket: TokenBucket::new(config.access.limits.cli_rate, Instant::now()),
         terminal: None,
         decoder: Decoder::new(),
         request: Vec::new(),
@@ -69,6 +78,9 @@ struct Connection<'a> {
     stream: &'a UnixStream,
     executor: &'a dyn Executor,
     config: &'a ServerConfig,
+    place: &'a Place,
+    rights: Rights,
+    bucket: TokenBucket,
     /// Unknown until the client names it or time is up.
     terminal: Option<Terminal>,
     decoder: Decoder,
@@ -134,6 +146,7 @@ impl Connection<'_> {
             _ if self.terminal.is_none() => self.welcome()?,
             _ => {}
         }
+        self.place.update(|record| record.name = name.chars().take(32).collect());
         Ok(())
     }
 
@@ -144,8 +157,12 @@ impl Connection<'_> {
     }
 
     fn line_byte(&mut self, byte: u8) -> io::Result<bool> {
-        if self.request.len() >= MAX_REQUEST {
-            let error = format!("request longer than {MAX_REQUEST} bytes");
+        let max = match self.terminal {
+            Some(Terminal::Wharfctl) if self.request.starts_with(b"config ") => MAX_DOCUMENT_REQUEST,
+            _ => self.config.access.limits.cli_request,
+        };
+        if self.request.len() >= max {
+            let error = format!("request longer than {max} bytes");
             self.reply(Outcome { text: String::new(), error: Some(error) }, Vec::new())?;
             return self.acknowledge().map(|()| false);
         }
@@ -191,11 +208,15 @@ impl Connection<'_> {
         self.reply(outcome, owed).map(|()| true)
     }
 
-    fn execute(&self, line: &str, terminal: Terminal) -> (Outcome, Vec<u8>) {
+    fn execute(&mut self, line: &str, terminal: Terminal) -> (Outcome, Vec<u8>) {
         if line.is_empty() {
             return (Outcome::default(), Vec::new());
         }
-        let session = Session::new(terminal, self.stream);
+        while let Err(at) = self.bucket.take(Instant::now()) {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        }
+        self.place.update(|record| record.requests += 1);
+        let session = Session::new(terminal, self.stream, self.rights);
         let outcome = self.executor.execute(line, &session);
         (outcome, session.take_owed())
     }

@@ -42,9 +42,12 @@ mod tests;
 pub use args::{About, Args, CliError};
 pub use complete::{Candidate, Completion};
 pub use output::{Output, Shown};
-pub use server::{MAX_CLIENTS, Server, ServerConfig};
-pub use session::{Executor, MAX_REQUEST, Outcome, Session, Terminal};
+pub use server::{Server, ServerConfig};
+pub use session::{Executor, MAX_DOCUMENT_REQUEST, MAX_REQUEST, Outcome, Session, Terminal};
 pub use table::Row;
-pub use token::{is_comment, statements};
-pub use tree::{Change, Command, Registry, RegistryError, Show};
-pub use value::{FromValue, Names, Prefix, Value};
+pub use token::{RAW, is_comment, statements};
+pub(crate) use tree::Held;
+pub use tree::{
+    Change, Command, Hold, LongChange, LongShow, Looks, Registry, RegistryError, Show, Work, alone, in_turn,
+};
+pub use value::{FromValue, Known, Names, Prefix, Value};

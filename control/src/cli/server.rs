@@ -1,22 +1,20 @@
 //! The CLI's unix socket: accepts clients, a thread for each, and stops them all.
 
-use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::SocketType;
 
 use super::connection::serve;
-use super::session::Executor;
+use super::session::{Executor, MAX_REQUEST};
+use crate::access::{Access, ClientRecord, Clients, Peer, Place, Quiet, Rights, SocketFile, listen};
 
-/// How many clients may be connected at once.
-pub const MAX_CLIENTS: usize = 32;
 /// How long to pause when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,8 +23,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerConfig {
     /// The socket file.
     pub path: PathBuf,
-    /// The group that may connect besides the owner.
-    pub group: Option<u32>,
+    /// Who may connect.
+    pub access: Access,
+    /// Where those who are connected are listed.
+    pub clients: Clients,
     /// The prompt of interactive sessions.
     pub prompt: String,
     /// What greets them, with its newlines; `None` for no banner.
@@ -38,7 +38,8 @@ impl ServerConfig {
     pub fn new(path: impl Into<PathBuf>) -> ServerConfig {
         ServerConfig {
             path: path.into(),
-            group: None,
+            access: Access::default(),
+            clients: Clients::default(),
             prompt: "wharf# ".into(),
             banner: Some(format!(
                 "wharf {}: `help' lists the commands, `?' what may come next.\n\n",
@@ -54,21 +55,21 @@ pub struct Server {
     /// Written to, or closed, to stop the accepting thread.
     wake: Option<UnixStream>,
     accepting: Option<JoinHandle<()>>,
-    /// Device and inode of our socket file, so that nobody else's is removed.
-    file: (u64, u64),
+    file: Option<SocketFile>,
 }
 
 struct Shared {
     config: ServerConfig,
     executor: Arc<dyn Executor>,
-    clients: Mutex<Clients>,
+    connected: Mutex<Connected>,
 }
 
 #[derive(Default)]
-struct Clients {
+struct Connected {
     stopping: bool,
     next: u64,
-    connected: Vec<(u64, Arc<UnixStream>)>,
+    streams: Vec<(u64, Arc<UnixStream>)>,
+    refusals: Quiet,
 }
 
 impl Server {
@@ -78,16 +79,17 @@ impl Server {
     /// # Errors
     /// `AddrInUse` when another process listens there; what the system says otherwise. All name the path.
     pub fn start(config: ServerConfig, executor: Arc<dyn Executor>) -> io::Result<Server> {
-        let (listener, file) = open(&config).map_err(|error| {
+        let (listener, file) = listen(&config.path, SocketType::STREAM, &config.access).map_err(|error| {
             io::Error::new(error.kind(), format!("CLI socket {}: {error}", config.path.display()))
         })?;
+        let listener = UnixListener::from(listener);
         let (wake, woken) = UnixStream::pair()?;
-        let shared = Arc::new(Shared { config, executor, clients: Mutex::default() });
+        let shared = Arc::new(Shared { config, executor, connected: Mutex::default() });
         let accepting = thread::Builder::new().name("cli-accept".into()).spawn({
             let shared = shared.clone();
             move || accept_clients(&shared, &listener, &woken)
         })?;
-        Ok(Server { shared, wake: Some(wake), accepting: Some(accepting), file })
+        Ok(Server { shared, wake: Some(wake), accepting: Some(accepting), file: Some(file) })
     }
 
     /// The socket file.
@@ -97,7 +99,7 @@ impl Server {
 
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
-        self.shared.lock().connected.len()
+        self.shared.lock().streams.len()
     }
 
     /// Removes the socket file, disconnects all clients and waits for their threads: a command that runs is
@@ -107,15 +109,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(self.path()).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file);
-        if ours && let Err(error) = fs::remove_file(self.path()) {
-            tracing::warn!("CLI socket {}: {error}", self.path().display());
-        }
+        self.file = None;
         self.wake = None;
         {
             let mut clients = self.shared.lock();
             clients.stopping = true;
-            for (_, stream) in &clients.connected {
+            for (_, stream) in &clients.streams {
                 // Fails when the client has gone already.
                 let _ = stream.shutdown(std::net::Shutdown::Both);
             }
@@ -127,46 +126,9 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Connected> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Listens only once the mode is set, so that nobody gets in before.
-fn open(config: &ServerConfig) -> io::Result<(UnixListener, (u64, u64))> {
-    let path = &config.path;
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(io::Error::new(ErrorKind::AlreadyExists, "exists, and is not a socket"));
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(_) => {
-                return Err(io::Error::new(
-                    ErrorKind::AddrInUse,
-                    "address in use: another process listens on it",
-                ));
-            }
-        },
-    }
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
-    bind(&socket, &SocketAddrUnix::new(path.as_path())?)?;
-    let meta = fs::symlink_metadata(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    if config.group.is_some() {
-        chown(path, None, config.group)?;
-    }
-    listen(&socket, 16)?;
-    Ok((UnixListener::from(socket), (meta.dev(), meta.ino())))
 }
 
 fn accept_clients(shared: &Arc<Shared>, listener: &UnixListener, woken: &UnixStream) {
@@ -199,56 +161,76 @@ fn accept_clients(shared: &Arc<Shared>, listener: &UnixListener, woken: &UnixStr
 }
 
 fn start_client(shared: &Arc<Shared>, stream: UnixStream) -> Option<JoinHandle<()>> {
+    let (place, rights) = match admit(&shared.config, &stream) {
+        Ok(admitted) => admitted,
+        Err(why) => {
+            refuse(shared, &stream, &why);
+            return None;
+        }
+    };
     let stream = Arc::new(stream);
     let id = {
         let mut clients = shared.lock();
         if clients.stopping {
             return None;
         }
-        if clients.connected.len() >= MAX_CLIENTS {
-            drop(clients);
-            refuse(&stream, &format!("too many CLI sessions: at most {MAX_CLIENTS}"));
-            return None;
-        }
         clients.next += 1;
         let id = clients.next;
-        clients.connected.push((id, stream.clone()));
+        clients.streams.push((id, stream.clone()));
         id
     };
-    let place = Place { shared: shared.clone(), id };
+    let listed = Listed { shared: shared.clone(), id };
     let refused = stream.clone();
     let spawned = thread::Builder::new().name(format!("cli-{id}")).spawn(move || {
-        if let Err(error) = serve(&stream, &*place.shared.executor, &place.shared.config) {
-            tracing::debug!("CLI client {}: {error}", place.id);
+        if let Err(error) = serve(&stream, &*listed.shared.executor, &listed.shared.config, (&place, rights))
+        {
+            tracing::debug!("CLI client {}: {error}", listed.id);
         }
     });
     match spawned {
         Ok(thread) => Some(thread),
         Err(error) => {
-            refuse(&refused, &format!("no thread for another CLI session: {error}"));
+            refuse(shared, &refused, &format!("no thread for another CLI session: {error}"));
             None
         }
     }
 }
 
-/// Says why without waiting: the socket's buffer takes a line.
-fn refuse(mut stream: &UnixStream, why: &str) {
-    tracing::warn!("CLI client refused: {why}");
-    let _ = stream.set_nonblocking(true);
-    let _ = stream.write_all(format!("{why}\n").as_bytes());
+/// What who has connected may do, and its place among the clients. The error is for who has connected.
+fn admit(config: &ServerConfig, stream: &UnixStream) -> Result<(Place, Rights), String> {
+    let peer = Peer::of(stream.as_fd()).map_err(|error| format!("not permitted: {error}"))?;
+    let rights = config.access.rights(&peer).ok_or_else(|| format!("not permitted: {peer}"))?;
+    let (most, operator) = (config.access.limits.cli_clients, config.access.is_operator(&peer));
+    let record = ClientRecord { peer, rights, ..ClientRecord::default() };
+    let place = config.clients.enter(record, most, operator);
+    Ok((place.ok_or_else(|| format!("too many CLI sessions: at most {most}"))?, rights))
 }
 
-/// A client's place in the list, given up also when its thread panics.
-struct Place {
+/// Says why without waiting: the socket's buffer takes a line.
+fn refuse(shared: &Shared, mut stream: &UnixStream, why: &str) {
+    match shared.lock().refusals.tell(Instant::now()) {
+        Some(0) => tracing::warn!("CLI client refused: {why}"),
+        Some(more) => tracing::warn!("CLI client refused: {why} ({more} more were)"),
+        None => {}
+    }
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.write_all(format!("{why}\n").as_bytes());
+    // What is unread when the socket closes would take the reason away from the client.
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    let _ = io::copy(&mut stream.take(MAX_REQUEST as u64), &mut io::sink());
+}
+
+/// A client's stream in the list, taken out also when its thread panics.
+struct Listed {
     shared: Arc<Shared>,
     id: u64,
 }
 
-impl Drop for Place {
+impl Drop for Listed {
     fn drop(&mut self) {
         let mut clients = self.shared.lock();
-        if let Some(at) = clients.connected.iter().position(|(id, _)| *id == self.id) {
-            let (_, stream) = clients.connected.swap_remove(at);
+        if let Some(at) = clients.streams.iter().position(|(id, _)| *id == self.id) {
+            let (_, stream) = clients.streams.swap_remove(at);
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }

@@ -1,11 +1,14 @@
 //! The server on a real socket, against clients that speak the bytes of vppctl, wharfctl and worse.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::*;
+use crate::access::Limits;
 use crate::cli::telnet::{ACK, FAILED, OPTIONS, PROGRESS_END, PROGRESS_START, terminal_type};
 use crate::cli::{Candidate, Completion, MAX_REQUEST, Outcome, Session};
 
@@ -265,7 +268,8 @@ fn a_client_without_telnet_gets_a_prompt_when_it_types_or_waits() {
 #[test]
 fn too_many_clients_are_refused_in_words() {
     let lab = Lab::new();
-    let mut clients: Vec<Client> = (0..MAX_CLIENTS).map(|_| lab.client_of_type("wharfctl")).collect();
+    let most = Limits::default().cli_clients;
+    let mut clients: Vec<Client> = (0..most).map(|_| lab.client_of_type("wharfctl")).collect();
     let mut refused = lab.client();
     refused.expect(b"too many CLI sessions: at most 32\n");
     refused.expect_end();
@@ -276,7 +280,7 @@ fn too_many_clients_are_refused_in_words() {
         client.expect(b"wharf v0\n\0");
     }
     drop(clients.pop());
-    wait_for(|| lab.server.clients() < MAX_CLIENTS);
+    wait_for(|| lab.server.clients() < most);
     let mut next = lab.client_of_type("vppctl");
     next.send(b"show version\n");
     next.expect(b"wharf v0\n\0");

@@ -7,9 +7,12 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::complete::Completion;
 use super::telnet::{PROGRESS_END, PROGRESS_START};
+use crate::access::Rights;
 
-/// The longest request that a client may send, in bytes.
+/// The longest request that a client may send unless the operator says otherwise, in bytes.
 pub const MAX_REQUEST: usize = 1 << 20;
+/// The longest request of wharfctl that carries a document.
+pub const MAX_DOCUMENT_REQUEST: usize = crate::config::MAX_DOCUMENT + 64;
 /// The longest progress line, in bytes.
 const MAX_PROGRESS: usize = 256;
 
@@ -45,18 +48,24 @@ pub enum Terminal {
 pub struct Session<'a> {
     terminal: Terminal,
     client: Option<&'a UnixStream>,
+    rights: Rights,
     /// The rest of a progress line that the socket took only in part.
     owed: Mutex<Vec<u8>>,
 }
 
 impl<'a> Session<'a> {
-    /// A session without a client, for lines that come from a file.
-    pub fn detached() -> Session<'static> {
-        Session { terminal: Terminal::Vppctl, client: None, owed: Mutex::default() }
+    /// A session without a client, for lines that come from elsewhere.
+    pub fn detached(rights: Rights) -> Session<'static> {
+        Session { terminal: Terminal::Vppctl, client: None, rights, owed: Mutex::default() }
     }
 
-    pub(crate) fn new(terminal: Terminal, client: &'a UnixStream) -> Session<'a> {
-        Session { terminal, client: Some(client), owed: Mutex::default() }
+    pub(crate) fn new(terminal: Terminal, client: &'a UnixStream, rights: Rights) -> Session<'a> {
+        Session { terminal, client: Some(client), rights, owed: Mutex::default() }
+    }
+
+    /// What its lines may do.
+    pub fn rights(&self) -> Rights {
+        self.rights
     }
 
     /// The kind of client.

@@ -13,6 +13,10 @@ pub(crate) struct Token {
     pub(crate) block: bool,
 }
 
+/// Begins a word that is all of the rest of the line as it is, whatever braces and quotes are in it: for a client that sends a text
+/// of its own. No text has this character.
+pub const RAW: char = '\u{1e}';
+
 /// Splits a line into words. Blanks separate words, double quotes keep them together, braces enclose a
 /// block, and a comma at the end of a word is a word of its own (rules are listed that way).
 pub(crate) fn tokenize(line: &str) -> Result<Vec<Token>, CliError> {
@@ -24,6 +28,11 @@ pub(crate) fn tokenize(line: &str) -> Result<Vec<Token>, CliError> {
         let start = line.len() - rest.len();
         let word = tokens.len() + 1;
         match first {
+            RAW => {
+                let text = rest[RAW.len_utf8()..].to_string();
+                tokens.push(Token { text, start, block: true });
+                return Ok(tokens);
+            }
             '{' => {
                 let Some(end) = block_end(rest) else {
                     return Err(CliError::new(format!("missing `}}' for the `{{' at word {word}")));
@@ -132,6 +141,8 @@ mod tests {
         let block = tokenize("packet-generator new { name x data { hex 0x01 } } now").unwrap();
         assert_eq!(block[2], Token { text: "name x data { hex 0x01 }".into(), start: 21, block: true });
         assert_eq!(block[3].text, "now");
+        let raw = tokenize("config apply \u{1e} \"{\n } ").unwrap();
+        assert_eq!(raw[2], Token { text: " \"{\n } ".into(), start: 13, block: true });
     }
 
     #[test]

@@ -10,17 +10,129 @@ use super::parse::{Matcher, display_word};
 use super::syntax::Syntax;
 use super::token::{Token, is_comment, statements, tokenize};
 use super::value::Names;
+use crate::access::Rights;
 
 /// How deep `exec` may call `exec`.
 const MAX_EXEC_DEPTH: usize = 8;
 /// The longest file that `exec` reads, in bytes.
 const MAX_SCRIPT: u64 = 16 << 20;
+/// Longer lines, in bytes, are matched without holding what they are about.
+const LONG_LINE: usize = 4096;
 
 /// Changes something, and may print.
 pub type Change<C> = fn(&mut C, &Args, &mut Output<'_>) -> Result<(), CliError>;
 /// Shows something: ends with [`Output::show`], the only source of a [`Shown`], so that there is no show
 /// without JSON.
 pub type Show<C> = fn(&C, &Args, &mut Output<'_>) -> Result<Shown, CliError>;
+/// As [`Change`], in pieces: others have their turns in between, and what was true in one piece may not be in the next.
+pub type LongChange<C> = fn(&mut dyn Hold<C>, &Args, &mut Output<'_>) -> Result<(), CliError>;
+/// As [`Show`], in pieces.
+pub type LongShow<C> = fn(&mut Looks<'_, C>, &Args, &mut Output<'_>) -> Result<Shown, CliError>;
+
+/// Work on what commands are about.
+pub type Work<'w, C> = dyn FnMut(&mut C, &mut Output<'_>) -> Result<(), CliError> + 'w;
+
+/// What gives commands what they are about, to one at a time, and to others between two of them.
+pub trait Hold<C> {
+    /// What commands may do with it.
+    fn rights(&self) -> Rights;
+
+    /// Does the work of one command, or a piece of it. Work that may change something waits while another one has it to itself.
+    ///
+    /// # Errors
+    /// The command's.
+    fn with(&mut self, needs: Rights, work: &mut Work<'_, C>, out: &mut Output<'_>) -> Result<(), CliError>;
+
+    /// From now on nobody else changes anything, but may look between two pieces.
+    fn reserve(&mut self) {}
+
+    /// The opposite of [`Hold::reserve`]. What was changed meanwhile counts as one change.
+    fn release(&mut self) {}
+}
+
+/// Does a piece of work on what a command is about.
+///
+/// # Errors
+/// Those of the work.
+pub fn in_turn<C, T>(
+    on: &mut dyn Hold<C>,
+    work: impl FnOnce(&mut C) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    turn(on, Rights::ReadWrite, work)
+}
+
+fn turn<C, T>(
+    on: &mut dyn Hold<C>,
+    needs: Rights,
+    work: impl FnOnce(&mut C) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let (mut work, mut done) = (Some(work), None);
+    let mut piece = |context: &mut C, _: &mut Output<'_>| {
+        done = work.take().map(|work| work(context));
+        Ok(())
+    };
+    on.with(needs, &mut piece, &mut Output::new())?;
+    done.unwrap_or_else(|| Err(CliError::new("the work was not done")))
+}
+
+/// Does work of many pieces. Others look between them, and nobody else changes anything before all is done.
+///
+/// # Errors
+/// Those of the work.
+pub fn alone<C, T>(
+    on: &mut dyn Hold<C>,
+    work: impl FnOnce(&mut dyn Hold<C>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    on.reserve();
+    let done = work(on);
+    on.release();
+    done
+}
+
+/// Gives a `show` what it looks at, piece by piece.
+pub struct Looks<'a, C>(&'a mut dyn Hold<C>);
+
+impl<'a, C> Looks<'a, C> {
+    /// Gives what somebody else holds.
+    pub fn new(on: &'a mut dyn Hold<C>) -> Looks<'a, C> {
+        Looks(on)
+    }
+
+    /// Looks.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn look<T>(&mut self, work: impl FnOnce(&C) -> Result<T, CliError>) -> Result<T, CliError> {
+        turn(self.0, Rights::ReadOnly, |context| work(context))
+    }
+
+    /// As [`alone`]: all looks are at the same state. But who may only look keeps nobody from changing it.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn alone<T>(
+        &mut self,
+        work: impl FnOnce(&mut Looks<'_, C>) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        if self.0.rights() == Rights::ReadOnly {
+            return work(&mut Looks(self.0));
+        }
+        alone(self.0, |on| work(&mut Looks(on)))
+    }
+}
+
+/// Holds it all the time.
+pub(crate) struct Held<'a, C>(pub(crate) &'a mut C);
+
+impl<C> Hold<C> for Held<'_, C> {
+    fn rights(&self) -> Rights {
+        Rights::ReadWrite
+    }
+
+    fn with(&mut self, _: Rights, work: &mut Work<'_, C>, out: &mut Output<'_>) -> Result<(), CliError> {
+        work(self.0, out)
+    }
+}
 
 /// One entry of a list of commands.
 pub struct Command<C> {
@@ -38,6 +150,8 @@ pub struct Command<C> {
 enum Run<C> {
     Change(Change<C>),
     Show(Show<C>),
+    LongChange(LongChange<C>),
+    LongShow(LongShow<C>),
     /// `exec <file>`, `help`, `comment`: the registry's own.
     Exec,
     Help,
@@ -70,6 +184,31 @@ impl<C> Command<C> {
     /// A command that shows something, as text or with `--json`.
     pub const fn show(path: &'static str, syntax: &'static str, help: &'static str, run: Show<C>) -> Self {
         Command::with(path, syntax, help, Run::Show(run))
+    }
+
+    /// A command that changes a lot.
+    pub const fn long(
+        path: &'static str,
+        syntax: &'static str,
+        help: &'static str,
+        run: LongChange<C>,
+    ) -> Self {
+        Command::with(path, syntax, help, Run::LongChange(run))
+    }
+
+    /// A command that shows what may be a lot.
+    pub const fn long_show(
+        path: &'static str,
+        syntax: &'static str,
+        help: &'static str,
+        run: LongShow<C>,
+    ) -> Self {
+        Command::with(path, syntax, help, Run::LongShow(run))
+    }
+
+    /// Whether who may only look may run it. A file that `exec` reads would be shown in its errors.
+    pub(crate) fn looks(&self) -> bool {
+        matches!(self.run, Run::Show(_) | Run::LongShow(_) | Run::Help | Run::Comment)
     }
 
     /// Adds help for names of the syntax.
@@ -159,7 +298,7 @@ impl<C: Names> Registry<C> {
                 self.branches.push(Branch::default());
             }
         }
-        let shows = matches!(command.run, Run::Show(_));
+        let shows = matches!(command.run, Run::Show(_) | Run::LongShow(_));
         if !shows && command.path.split(' ').next() == Some("show") {
             return Err("commands under `show' are declared with Command::show".into());
         }
@@ -178,7 +317,15 @@ impl<C: Names> Registry<C> {
     /// What was wrong and at which word, in which case nothing ran; or the command's own error. Both start
     /// with the path of the command.
     pub fn execute(&self, context: &mut C, line: &str, out: &mut Output<'_>) -> Result<(), CliError> {
-        self.execute_at(context, line, out, 0)
+        self.execute_on(&mut Held(context), line, out)
+    }
+
+    /// As [`Registry::execute`], holding what the command is about while it runs only.
+    ///
+    /// # Errors
+    /// As [`Registry::execute`].
+    pub fn execute_on(&self, on: &mut dyn Hold<C>, line: &str, out: &mut Output<'_>) -> Result<(), CliError> {
+        self.execute_at(on, line, out, 0)
     }
 
     /// Runs all statements of a script up to the first failure; the error starts with `name:line: `.
@@ -187,17 +334,17 @@ impl<C: Names> Registry<C> {
     /// As [`Registry::execute`].
     pub fn run_script(
         &self,
-        context: &mut C,
+        on: &mut dyn Hold<C>,
         name: &str,
         script: &str,
         out: &mut Output<'_>,
     ) -> Result<(), CliError> {
-        self.run_script_at(context, name, script, out, 0)
+        self.run_script_at(on, name, script, out, 0)
     }
 
     fn run_script_at(
         &self,
-        context: &mut C,
+        on: &mut dyn Hold<C>,
         name: &str,
         script: &str,
         out: &mut Output<'_>,
@@ -205,7 +352,7 @@ impl<C: Names> Registry<C> {
     ) -> Result<(), CliError> {
         for (number, statement) in statements(script) {
             out.reset_format();
-            self.execute_at(context, &statement, out, depth)
+            self.execute_at(on, &statement, out, depth)
                 .map_err(|error| error.within(&format!("{name}:{number}")))?;
         }
         Ok(())
@@ -213,7 +360,7 @@ impl<C: Names> Registry<C> {
 
     fn execute_at(
         &self,
-        context: &mut C,
+        on: &mut dyn Hold<C>,
         line: &str,
         out: &mut Output<'_>,
         depth: usize,
@@ -227,38 +374,83 @@ impl<C: Names> Registry<C> {
             return Err(no_command(&walk, &tokens));
         };
         let command = &entry.command;
-        if matches!(command.run, Run::Show(_)) {
-            out.set_json(tokens.pop_if(|token| token.text == "--json").is_some());
+        if on.rights() == Rights::ReadOnly && !command.looks() {
+            let error = CliError::new("not permitted: the role `read-only' may run `show' commands only");
+            return Err(error.within(&walk.path));
         }
-        let args =
-            Matcher::new(line, &tokens, walk.depth, context).run(&entry.syntax).map_err(
-                |error| match walk.ambiguous.is_empty() {
-                    true => error.within(&walk.path),
-                    false => ambiguous(&walk, &tokens),
-                },
-            )?;
-        let done = match command.run {
-            Run::Change(run) => run(context, &args, out),
-            Run::Show(run) => run(context, &args, out).map(|Shown { .. }| ()),
-            Run::Comment => Ok(()),
-            Run::Help => self.help(&args.rest("line"), out),
-            // The file and line in its errors say more than `exec' in front would.
-            Run::Exec => {
-                let result = self.exec(context, &args.text("path")?, out, depth);
-                return result.map_err(|error| error.locate(&args));
-            }
+        if matches!(command.run, Run::Show(_) | Run::LongShow(_)) {
+            // At the end, or before the text of a client's own that is the end.
+            let behind = usize::from(tokens.last().is_some_and(|token| token.block));
+            let at = tokens.len().checked_sub(behind + 1);
+            let at = at.filter(|at| tokens.get(*at).is_some_and(|token| token.text == "--json"));
+            out.set_json(at.map(|at| tokens.remove(at)).is_some());
+        }
+        let parse = |names: &dyn Names| Matcher::new(line, &tokens, walk.depth, names).run(&entry.syntax);
+        // What matched, so that errors can say where.
+        let mut matched: Option<Args> = None;
+        if line.len() > LONG_LINE {
+            // The names are enough, and nobody has to wait.
+            let known = turn(on, Rights::ReadOnly, |context| Ok(context.known()))?;
+            matched = Some(parse(&known).map_err(|error| error.within(&walk.path))?);
+        }
+        let needs = match command.run {
+            Run::Change(_) => Rights::ReadWrite,
+            // The pieces of a long one say what they need.
+            _ => Rights::ReadOnly,
         };
+        let mut file = None;
+        let done = on.with(
+            needs,
+            &mut |context, out| {
+                let args = match &matched {
+                    Some(args) => args,
+                    None => &*matched.insert(parse(context)?),
+                };
+                match command.run {
+                    Run::Change(run) => run(context, args, out),
+                    Run::Show(run) => run(context, args, out).map(|Shown { .. }| ()),
+                    Run::Comment | Run::LongChange(_) | Run::LongShow(_) => Ok(()),
+                    Run::Help => self.help(&args.rest("line"), out),
+                    Run::Exec => {
+                        file = Some(args.text("path")?);
+                        Ok(())
+                    }
+                }
+            },
+            out,
+        );
+        let Some(args) = matched else {
+            return done.map_err(|error| match walk.ambiguous.is_empty() {
+                true => error.within(&walk.path),
+                false => ambiguous(&walk, &tokens),
+            });
+        };
+        let done = match (done, command.run) {
+            (Ok(()), Run::LongChange(run)) => run(on, &args, out),
+            (Ok(()), Run::LongShow(run)) => run(&mut Looks(on), &args, out).map(|Shown { .. }| ()),
+            (done, _) => done,
+        };
+        if let (Ok(()), Some(path)) = (&done, file) {
+            // The file and line in its errors say more than `exec' in front would.
+            return self.exec(on, &path, out, depth).map_err(|error| error.locate(&args));
+        }
         done.map_err(|error| error.locate(&args).within(&walk.path))
     }
 
-    fn exec(&self, context: &mut C, path: &str, out: &mut Output<'_>, depth: usize) -> Result<(), CliError> {
+    fn exec(
+        &self,
+        on: &mut dyn Hold<C>,
+        path: &str,
+        out: &mut Output<'_>,
+        depth: usize,
+    ) -> Result<(), CliError> {
         if depth >= MAX_EXEC_DEPTH {
             let error = CliError::new(format!("exec: {path}: files call each other more than 8 deep"));
             return Err(error.about("path"));
         }
         let script = read_script(path)
             .map_err(|error| CliError::new(format!("exec: {path}: {error}")).about("path"))?;
-        self.run_script_at(context, path, &script, out, depth + 1)
+        self.run_script_at(on, path, &script, out, depth + 1)
     }
 
     fn help(&self, line: &str, out: &mut Output<'_>) -> Result<(), CliError> {

@@ -1,5 +1,6 @@
 //! The types a command's parameter can have, and the values that they yield.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::args::{CliError, Entry};
@@ -17,6 +18,35 @@ pub trait Names {
     }
     /// All graph node names.
     fn nodes(&self) -> Vec<String>;
+
+    /// A copy of all names.
+    fn known(&self) -> Known {
+        let pair = |name: String| self.interface(&name).map(|index| (name, index));
+        Known { interfaces: self.interfaces().into_iter().filter_map(pair).collect(), nodes: self.nodes() }
+    }
+}
+
+/// Names as they were at some time.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The software interface indices by name.
+    pub interfaces: BTreeMap<String, u32>,
+    /// The graph's nodes.
+    pub nodes: Vec<String>,
+}
+
+impl Names for Known {
+    fn interface(&self, name: &str) -> Option<u32> {
+        self.interfaces.get(name).copied()
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        self.interfaces.keys().cloned().collect()
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.nodes.clone()
+    }
 }
 
 /// The type of a `<parameter>` in a command's syntax.

@@ -4,8 +4,9 @@ use super::acl_show::{
     explain, show_acl, show_drops, show_interface, show_macip, show_macip_interface, show_sessions,
     show_tables,
 };
-use crate::acl::SessionTimeout;
-use crate::cli::{Args, CliError, Command, Output, Prefix};
+use super::{Done, index};
+use crate::acl::{SessionTimeout, compiled};
+use crate::cli::{Args, CliError, Command, Hold, Output, Prefix};
 use crate::dataplane::Dataplane;
 use wharf_engine::SwIfIndex;
 use wharf_nodes::acl::rule::ANY_PORT;
@@ -15,14 +16,14 @@ use wharf_nodes::wire::ip4::IpProtocol;
 use wharf_nodes::wire::tcp::TcpFlags;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
-    Command::new(
+    Command::long(
         "set acl-plugin acl",
         "[index <u32>] {{permit|deny|permit+reflect} [ipv4|ipv6] [src <prefix>] [dst <prefix>] [proto <u8>] [sport <range>] [dport <range>] [tcpflags <u8> mask <mask:u8>] [tag <word>] [,]}...",
         "Add a list of rules, or replace list `index': permit+reflect src 10.0.0.0/8 proto 6 dport 80, deny",
         set_acl,
     ),
     Command::new("delete acl-plugin acl", "index <u32>", "Delete a list", delete_acl),
-    Command::new(
+    Command::long(
         "set acl-plugin interface",
         "<interface> {input|output} acl <u32> [del]",
         "Apply a list to an interface, behind those that are there, or take it away",
@@ -112,12 +113,6 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     ),
 ];
 
-type Done = Result<(), CliError>;
-
-pub(super) fn index(args: &Args) -> Result<SwIfIndex, CliError> {
-    args.interface("interface").map(SwIfIndex)
-}
-
 pub(super) fn direction(args: &Args) -> Direction {
     if args.flag("output") { Direction::Output } else { Direction::Input }
 }
@@ -186,12 +181,15 @@ fn rule(args: &Args) -> Result<Rule, CliError> {
     Ok(rule)
 }
 
-fn set_acl(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
+fn set_acl(on: &mut dyn Hold<Dataplane>, args: &Args, out: &mut Output<'_>) -> Done {
     let turns = turns(args)?;
     let rules = (turns.iter().enumerate())
         .map(|(number, turn)| rule(turn).map_err(|e| CliError::new(format!("rule {number}: {e}"))))
         .collect::<Result<Vec<_>, _>>()?;
-    let index = dp.set_acl(args.opt("index")?, &tag(&turns)?, rules)?;
+    let (index, tag) = (args.opt("index")?, tag(&turns)?);
+    // A new one is applied nowhere.
+    let work = |dp: &Dataplane| index.map_or_else(Vec::new, |index| dp.compiles_acl(index, &rules));
+    let index = compiled(on, work, |dp| Ok(dp.set_acl(index, &tag, rules.clone())?))?;
     out.line(format!("ACL index:{index}"));
     Ok(())
 }
@@ -200,8 +198,14 @@ fn delete_acl(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     Ok(dp.delete_acl(args.u32("index")?)?)
 }
 
-fn set_interface(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    Ok(dp.add_interface_acl(index(args)?, direction(args), args.u32("acl")?, !args.flag("del"))?)
+fn set_interface(on: &mut dyn Hold<Dataplane>, args: &Args, _: &mut Output<'_>) -> Done {
+    let (interface, direction, acl) = (index(args)?, direction(args), args.u32("acl")?);
+    let add = !args.flag("del");
+    let work = |dp: &Dataplane| {
+        let lists = dp.changed_acls(interface, direction, acl, add);
+        lists.map_or_else(|_| Vec::new(), |acls| dp.compiles_binding(&acls))
+    };
+    compiled(on, work, |dp| Ok(dp.add_interface_acl(interface, direction, acl, add)?))
 }
 
 fn set_etypes(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {

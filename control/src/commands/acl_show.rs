@@ -1,6 +1,7 @@
 //! What access lists look like: lists, where they are applied, sessions, tables, and why a packet passes or not.
 
-use super::acl::{direction, index};
+use super::acl::direction;
+use super::index;
 use crate::acl::Outcome;
 use crate::cli::{Args, CliError, Output, Shown};
 use crate::dataplane::Dataplane;
@@ -253,13 +254,21 @@ struct ShapeRow {
     trees: usize,
     nodes_per_lookup: usize,
     blocks_per_lookup: usize,
+    worst_steps: usize,
+    typical_steps: f64,
     bytes: usize,
 }
 
 impl From<Shape> for ShapeRow {
     fn from(s: Shape) -> ShapeRow {
-        let (nodes_per_lookup, blocks_per_lookup) = (s.depth, s.blocks);
-        ShapeRow { trees: s.trees, nodes_per_lookup, blocks_per_lookup, bytes: s.bytes }
+        ShapeRow {
+            trees: s.trees,
+            nodes_per_lookup: s.depth,
+            blocks_per_lookup: s.blocks,
+            worst_steps: s.worst,
+            typical_steps: s.typical,
+            bytes: s.bytes,
+        }
     }
 }
 
@@ -286,8 +295,8 @@ pub(super) fn show_tables(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Res
             for (family, s) in [("ip4", &row.ip4), ("ip6", &row.ip6)] {
                 let _ = writeln!(
                     text,
-                    "  {family}: {} trees, a lookup reads at most {} nodes and {} blocks, {} bytes",
-                    s.trees, s.nodes_per_lookup, s.blocks_per_lookup, s.bytes
+                    "  {family}: {} trees, a lookup reads at most {} nodes and {} blocks, worst {} steps, typical {:.1}, {} bytes",
+                    s.trees, s.nodes_per_lookup, s.blocks_per_lookup, s.worst_steps, s.typical_steps, s.bytes
                 );
             }
         }

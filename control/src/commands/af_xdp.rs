@@ -1,7 +1,8 @@
 //! Commands about AF_XDP.
 
-use crate::cli::{About, Args, CliError, Command, Output, Shown};
+use crate::cli::{About, Args, CliError, Command, Hold, Output, Shown, in_turn};
 use crate::dataplane::Dataplane;
+use crate::interface::delete_interface;
 use serde::Serialize;
 use std::fmt::Write;
 use wharf_drivers::af_xdp::program::KeptPort;
@@ -20,7 +21,7 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         ("keep-tcp", "TCP ports that stay with the kernel, with ARP and fragments: for an uplink"),
         ("keep-udp", "UDP ports that stay with the kernel, with ARP and fragments: for an uplink"),
     ]),
-    Command::new("delete interface af_xdp", "{<interface>|sw_if_index <u32>}", "Give a Linux interface back", delete),
+    Command::long("delete interface af_xdp", "{<interface>|sw_if_index <u32>}", "Give a Linux interface back", delete),
     Command::show("show af_xdp", "[<interface>]", "Show Linux interfaces that were taken over", show),
 ];
 
@@ -68,17 +69,20 @@ fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), C
     Ok(())
 }
 
-fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Result<(), CliError> {
+fn delete(on: &mut dyn Hold<Dataplane>, args: &Args, _: &mut Output<'_>) -> Result<(), CliError> {
     let index = match args.opt_interface("interface")? {
         Some(index) => index,
         None => args.u32("sw_if_index")?,
     };
     let index = SwIfIndex(index);
-    if dp.xdp.info(index).is_none() {
+    in_turn(on, |dp| {
+        if dp.xdp.info(index).is_some() {
+            return Ok(());
+        }
         let error = CliError::new(format!("{} is not an AF_XDP interface", dp.interface_name(index)));
-        return Err(error.about("interface").about("sw_if_index"));
-    }
-    dp.delete_interface(index).about("sw_if_index")
+        Err(error.about("interface").about("sw_if_index"))
+    })?;
+    delete_interface(on, index).about("sw_if_index")
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,8 @@
 //! Commands about the binary API.
 
+use crate::access::{Clients, Rights};
 use crate::api::{Registry, modules};
-use crate::cli::{Args, CliError, Command, Output, Shown};
+use crate::cli::{Args, CliError, Command, Output, Row, Shown};
 use crate::dataplane::Dataplane;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -17,6 +18,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Keep what API clients ask for, print it, or save it in the system's temporary directory",
         trace,
     ),
+    Command::show("show api clients", "", "Show who is connected to the binary API", |dp, _, out| {
+        clients(&dp.clients[0], out)
+    }),
+    Command::show("show cli-sessions", "", "Show who is connected to the command line", |dp, _, out| {
+        clients(&dp.clients[1], out)
+    }),
     Command::show("show api messages", "", "Show the messages of the binary API", messages),
 ];
 
@@ -76,6 +83,36 @@ fn messages(_: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliE
     out.show(&rows, |rows, text| {
         for row in rows {
             let _ = writeln!(text, "{:>5} {:<44} {}", row.id, row.name, row.crc);
+        }
+    })
+}
+
+#[derive(Serialize)]
+struct ClientRow {
+    name: String,
+    pid: i32,
+    uid: u32,
+    gid: u32,
+    role: Rights,
+    requests: u64,
+}
+
+fn clients(clients: &Clients, out: &mut Output<'_>) -> Result<Shown, CliError> {
+    let row = |(_, record): (u64, crate::access::ClientRecord)| ClientRow {
+        name: record.name,
+        pid: record.peer.pid,
+        uid: record.peer.uid,
+        gid: record.peer.gid,
+        role: record.rights,
+        requests: record.requests,
+    };
+    let rows: Vec<ClientRow> = clients.list().into_iter().map(row).collect();
+    out.show(&rows, |rows, text| {
+        let header = Row::new(text).left(32, "Name").right(9, "PID").right(9, "UID").right(9, "GID");
+        header.right(12, "Role").right(12, "Requests").end();
+        for row in rows {
+            let line = Row::new(text).left(32, &row.name).right(9, row.pid).right(9, row.uid);
+            line.right(9, row.gid).right(12, row.role).right(12, row.requests).end();
         }
     })
 }

@@ -1,9 +1,9 @@
 //! Commands about interfaces.
 
-use super::prefix4;
-use crate::cli::{About, Args, CliError, Command, Output, Row, Shown};
-use crate::dataplane::Dataplane;
-use crate::interface::Interface;
+use super::{Done, index, prefix4};
+use crate::cli::{About, Args, CliError, Command, Hold, Output, Row, Shown};
+use crate::dataplane::{Dataplane, OpError};
+use crate::interface::{Interface, delete_interface};
 use crate::l2::L2Mode;
 use serde::Serialize;
 use std::fmt::Write;
@@ -18,13 +18,13 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Create a loopback interface",
         create_loopback,
     ),
-    Command::new(
+    Command::long(
         "delete loopback interface",
         "intfc <interface:interface>",
         "Delete a loopback interface",
         delete,
     ),
-    Command::new("delete interface", "<interface>", "Delete an interface of any kind", delete),
+    Command::long("delete interface", "<interface>", "Delete an interface of any kind", delete),
     Command::new("set interface state", "<interface> {up|down}", "Bring an interface up or down", state),
     Command::new("set interface mtu", "[packet|ip4] <mtu:n> <interface>", "Set the longest IP packet", mtu),
     Command::new("set interface mac address", "<interface> <mac>", "Set the MAC address", mac),
@@ -40,6 +40,19 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Put an interface into an IPv4 table",
         table,
     ),
+    Command::new(
+        "set interface tag",
+        "<interface> <tag:word>",
+        "Attach a text to an interface, for controllers",
+        |dp, args, _| {
+            let tag = super::tag(args.text("tag")?).about("tag")?;
+            Ok(dp.set_tag(index(args)?, tag)?)
+        },
+    ),
+    // VPP's word has no `s'; two words would make `clear int' ambiguous.
+    Command::new("clear interfaces tag", "<interface>", "Take an interface's text away", |dp, args, _| {
+        Ok(dp.set_tag(index(args)?, String::new())?)
+    }),
     Command::new(
         "set interface rx-mode",
         "<interface> [queue <u32>] {polling|interrupt|adaptive}",
@@ -75,18 +88,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     ),
     Command::show(
         "show hardware-interfaces",
-        "[<interface>]",
+        "[<interface>] [brief|verbose|detail]",
         "Show devices and their queues",
         show_hardware,
     ),
     Command::show("show mode", "[<interface>]", "Show the L2 or L3 mode of interfaces", show_mode),
 ];
-
-type Done = Result<(), CliError>;
-
-fn index(args: &Args) -> Result<SwIfIndex, CliError> {
-    args.interface("interface").map(SwIfIndex)
-}
 
 fn create_loopback(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     let mac = args.opt::<[u8; 6]>("mac")?.map(MacAddress);
@@ -95,8 +102,8 @@ fn create_loopback(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Don
     Ok(())
 }
 
-fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    Ok(dp.delete_interface(index(args)?)?)
+fn delete(on: &mut dyn Hold<Dataplane>, args: &Args, _: &mut Output<'_>) -> Done {
+    delete_interface(on, index(args)?)
 }
 
 fn state(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -138,8 +145,9 @@ fn placement(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 
 fn feature(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let (arc, feature, on) = (args.text("arc")?, args.text("feature")?, !args.flag("disable"));
-    let result = dp.engine.set_feature(&arc, &feature, index(args)?, on);
-    let about = if matches!(result, Err(EngineError::UnknownArc(_))) { "arc" } else { "feature" };
+    let result = dp.set_feature(index(args)?, &arc, &feature, on);
+    let unknown_arc = matches!(result, Err(OpError::Engine(EngineError::UnknownArc(_))));
+    let about = if unknown_arc { "arc" } else { "feature" };
     result.about(about)
 }
 

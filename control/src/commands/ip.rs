@@ -1,7 +1,7 @@
 //! Commands about IPv4: routes, tables, neighbours, ping.
 
-use super::prefix4;
-use crate::cli::{Args, CliError, Command, Output, Row, Shown};
+use super::{Done, prefix4};
+use crate::cli::{Args, CliError, Command, Hold, Looks, Output, Row, Shown, in_turn};
 use crate::dataplane::Dataplane;
 use crate::ip4::{NeighbourState, RouteSource, Via};
 use serde::Serialize;
@@ -16,8 +16,8 @@ const ROUTE: &str =
     "[count <n>] <prefix> [table <u32>] {via {<next-hop:ip4> [<interface>]|<interface>|drop|punt|local}}";
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
-    Command::new("ip route add", ROUTE, "Add a route, or `count' routes of one length in a row", route_add),
-    Command::new(
+    Command::long("ip route add", ROUTE, "Add a route, or `count' routes of one length in a row", route_add),
+    Command::long(
         "ip route del",
         "[count <n>] <prefix> [table <u32>] [via <rest:line>]",
         "Delete a route",
@@ -41,14 +41,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Send ICMP echo requests",
         ping,
     ),
-    Command::show("show ip fib", "[table <u32>] [summary] [<prefix>]", "Show routes", show_fib),
+    Command::long_show("show ip fib", "[table <u32>] [summary] [<prefix>]", "Show routes", show_fib),
     Command::show("show ip neighbors", "[<interface>]", "Show neighbours", show_neighbours),
     Command::show("show ip table", "", "Show IPv4 tables", show_tables),
 ];
 
 const NEIGHBOUR: &str = "<interface> <ip4> <mac> [static] [no-fib-entry]";
-
-type Done = Result<(), CliError>;
 
 /// The `n`-th prefix after `first`, of the same length.
 fn nth(first: Ip4Prefix, n: u64) -> Result<Ip4Prefix, CliError> {
@@ -97,29 +95,46 @@ fn via(dp: &Dataplane, table: u32, args: &Args) -> Result<Via, CliError> {
     }
 }
 
-fn route_add(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
-    let (first, count) = first_and_count(args)?;
-    let table = args.opt::<u32>("table")?.unwrap_or(0);
-    let via = via(dp, table, args)?;
-    for n in 0..count {
-        dp.add_route(table, nth(first, n)?, RouteSource::Cli, via)?;
-        if count > 10_000 && n % 10_000 == 0 {
-            out.progress(&format!("{}% {n} of {count} routes", n * 100 / count));
+/// Routes of a piece of work.
+const PIECE: u64 = 1024;
+
+/// Does something with `count` routes, a piece at a time.
+fn routes(
+    on: &mut dyn Hold<Dataplane>,
+    args: &Args,
+    out: &mut Output<'_>,
+    mut work: impl FnMut(&mut Dataplane, std::ops::Range<u64>) -> Done,
+) -> Done {
+    let (_, count) = first_and_count(args)?;
+    let mut from = 0;
+    while from < count {
+        let to = count.min(from + PIECE);
+        in_turn(on, |dp| work(dp, from..to))?;
+        from = to;
+        if count > 10_000 {
+            out.progress(&format!("{}% {from} of {count} routes", from * 100 / count));
         }
     }
     Ok(())
 }
 
-fn route_del(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
-    let (first, count) = first_and_count(args)?;
+fn route_add(on: &mut dyn Hold<Dataplane>, args: &Args, out: &mut Output<'_>) -> Done {
+    let (first, _) = first_and_count(args)?;
     let table = args.opt::<u32>("table")?.unwrap_or(0);
-    for n in 0..count {
-        dp.delete_route(table, nth(first, n)?, RouteSource::Cli)?;
-        if count > 10_000 && n % 10_000 == 0 {
-            out.progress(&format!("{}% {n} of {count} routes", n * 100 / count));
-        }
-    }
-    Ok(())
+    routes(on, args, out, |dp, mut piece| {
+        let via = via(dp, table, args)?;
+        // It may have been deleted since the line was read.
+        via.interface().map_or(Ok(()), |interface| dp.record(interface).map(drop))?;
+        piece.try_for_each(|n| Ok(dp.add_route(table, nth(first, n)?, RouteSource::Cli, via)?))
+    })
+}
+
+fn route_del(on: &mut dyn Hold<Dataplane>, args: &Args, out: &mut Output<'_>) -> Done {
+    let (first, _) = first_and_count(args)?;
+    let table = args.opt::<u32>("table")?.unwrap_or(0);
+    routes(on, args, out, |dp, mut piece| {
+        piece.try_for_each(|n| Ok(dp.delete_route(table, nth(first, n)?, RouteSource::Cli)?))
+    })
 }
 
 fn table_add(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -157,7 +172,7 @@ fn neighbour_del(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
 
 fn neighbour_config(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let seconds = args.u32("seconds").or_else(|_| args.u32("age"))?;
-    dp.neighbours.age = (seconds != 0).then(|| Duration::from_secs(seconds.into()));
+    dp.set_neighbour_age(seconds);
     Ok(())
 }
 
@@ -218,41 +233,71 @@ fn via_text(dp: &Dataplane, via: Via) -> String {
     }
 }
 
-fn show_fib(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
+/// Adds the rows of a piece of a table, behind `last`; the place to go on from, if there may be more.
+fn fib_rows(
+    dp: &Dataplane,
+    table: u32,
+    wanted: Option<(Ipv4Addr, u8)>,
+    last: Option<Ip4Prefix>,
+    rows: &mut Vec<FibRow>,
+) -> Option<Ip4Prefix> {
+    let routes = dp.fibs.get(&table)?.routes();
+    let row = |(prefix, route): (Ip4Prefix, &crate::ip4::Route)| {
+        let best = route.best();
+        let count = dp.adjacencies.counters().get(best.adjacency);
+        FibRow {
+            prefix: prefix.to_string(),
+            via: via_text(dp, best.via),
+            adjacency: best.adjacency,
+            packets: count.packets,
+            bytes: count.bytes,
+        }
+    };
+    match wanted {
+        Some((address, 32)) => rows.extend(routes.lookup(address).map(row)),
+        Some((address, len)) => {
+            let prefix = Ip4Prefix::clamped(address, len);
+            rows.extend(routes.get(prefix).map(|route| row((prefix, route))));
+        }
+        None => {
+            let mut to = None;
+            let piece = routes.iter_after(last).take(PIECE as usize);
+            rows.extend(piece.inspect(|(prefix, _)| to = Some(*prefix)).map(row));
+            return to;
+        }
+    }
+    None
+}
+
+fn show_fib(looks: &mut Looks<'_, Dataplane>, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
     let only = args.opt::<u32>("table")?;
     let wanted = args.opt::<crate::cli::Prefix>("prefix")?.map(prefix4).transpose()?;
     let summary = args.flag("summary");
+    let numbers = looks.look(|dp| Ok(dp.fibs.keys().copied().collect::<Vec<u32>>()))?;
     let mut tables = Vec::new();
-    for (table, fib) in dp.fibs.iter().filter(|(t, _)| only.is_none_or(|o| o == **t)) {
-        let row = |prefix: Ip4Prefix, route: &crate::ip4::Route| {
-            let best = route.best();
-            let count = dp.adjacencies.counters().get(best.adjacency);
-            FibRow {
-                prefix: prefix.to_string(),
-                via: via_text(dp, best.via),
-                adjacency: best.adjacency,
-                packets: count.packets,
-                bytes: count.bytes,
-            }
-        };
-        let routes = match wanted {
-            _ if summary => Vec::new(),
-            Some((address, 32)) => fib.routes().lookup(address).map(|(p, r)| row(p, r)).into_iter().collect(),
-            Some((address, len)) => {
-                let prefix = Ip4Prefix::clamped(address, len);
-                fib.routes().get(prefix).map(|r| row(prefix, r)).into_iter().collect()
-            }
-            None => fib.routes().iter().map(|(p, r)| row(p, r)).collect(),
-        };
-        let lengths = fib.routes().count_by_len().iter().copied().enumerate().filter(|(_, n)| *n != 0);
-        let (compiled, rib) = fib.memory_bytes();
-        tables.push(FibTable {
-            table: *table,
-            fib_index: fib.index,
-            routes,
-            by_length: lengths.collect(),
-            memory_bytes: compiled + rib,
-        });
+    for table in numbers.into_iter().filter(|table| only.is_none_or(|only| only == *table)) {
+        let mut rows = Vec::new();
+        let mut last = None;
+        // What comes or goes meanwhile may be shown, or not.
+        let mut more = !summary;
+        while more {
+            last = looks.look(|dp| Ok(fib_rows(dp, table, wanted, last, &mut rows)))?;
+            more = last.is_some();
+        }
+        let shown = looks.look(|dp| {
+            let Some(fib) = dp.fibs.get(&table) else { return Ok(None) };
+            let lengths = fib.routes().count_by_len().iter().copied().enumerate().filter(|(_, n)| *n != 0);
+            let (compiled, rib) = fib.memory_bytes();
+            let memory_bytes = compiled + rib;
+            Ok(Some(FibTable {
+                table,
+                fib_index: fib.index,
+                routes: rows,
+                by_length: lengths.collect(),
+                memory_bytes,
+            }))
+        })?;
+        tables.extend(shown);
     }
     if let (Some(table), true) = (only, tables.is_empty()) {
         return Err(CliError::new(format!("there is no IPv4 table {table}")).about("table"));

@@ -1,10 +1,13 @@
 //! Commands about bridge domains, cross-connects, MAC addresses and VLAN tags.
 
-use crate::cli::{Args, CliError, Command, Output, Row, Shown};
+use super::{Done, index};
+use crate::cli::{About, Args, CliError, Command, Looks, Output, Row, Shown};
 use crate::dataplane::Dataplane;
-use crate::l2::{DomainFlag, Flush, L2Mode, L2Switch, PortKind, TagOperation, VlanOperation};
+use crate::l2::{DomainFlag, Flush, L2Mode, L2Switch, MacRow, PortKind, TagOperation, VlanOperation};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::MacAddress;
 use wharf_nodes::wire::ethernet::EtherType;
@@ -12,7 +15,7 @@ use wharf_nodes::wire::ethernet::EtherType;
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::new(
         "create bridge-domain",
-        "<bd-id:u32> [learn <0-1>] [forward <0-1>] [uu-flood <0-1>] [flood <0-1>] [arp-term <0-1>] [mac-age <0-255>] [del]",
+        "<bd-id:u32> [learn <0-1>] [forward <0-1>] [uu-flood <0-1>] [flood <0-1>] [arp-term <0-1>] [arp-ufwd <0-1>] [mac-age <0-255>] [bd-tag <word>] [del]",
         "Create or delete a bridge domain",
         create,
     ),
@@ -45,6 +48,15 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "<bd-id:u32> [disable]",
         "Whether ARP requests are answered from the domain's table",
         |dp, args, _| flag(dp, args, DomainFlag::ArpTerm),
+    ),
+    Command::new(
+        "set bridge-domain arp-ufwd",
+        "<bd-id:u32> [disable]",
+        "Whether unicast ARP goes to the port for unknown addresses: it never does",
+        |dp, args, _| {
+            dp.domain(args.u32("bd-id")?)?;
+            arp_ufwd(!args.flag("disable"))
+        },
     ),
     Command::new(
         "set bridge-domain arp entry",
@@ -109,8 +121,8 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     ),
     Command::new(
         "l2fib add",
-        "<mac> <bd-id:u32> {filter|<interface> [static|bvi]}",
-        "Set where an address is, or that its frames are dropped",
+        "[count <n>] <mac> <bd-id:u32> {filter|<interface> [static|bvi]}",
+        "Set where an address, or so many in a row, is, or that its frames are dropped",
         add,
     ),
     Command::new("l2fib del", "<mac> <bd-id:u32>", "Forget an address", del),
@@ -135,20 +147,16 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         Ok(())
     }),
     Command::show("show bridge-domain", "[<bd-id:u32>] [detail]", "Show bridge domains", show_domain),
-    Command::show("show l2fib", "[verbose|all] [bd_id <u32>]", "Show MAC addresses", show_fib),
+    Command::long_show("show l2fib", "[verbose|all] [bd_id <u32>]", "Show MAC addresses", show_fib),
 ];
-
-type Done = Result<(), CliError>;
-
-fn index(args: &Args) -> Result<SwIfIndex, CliError> {
-    args.interface("interface").map(SwIfIndex)
-}
 
 fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     let id = args.u32("bd-id")?;
     if args.flag("del") {
         return Ok(dp.delete_bridge_domain(id)?);
     }
+    arp_ufwd(args.opt::<u32>("arp-ufwd")?.unwrap_or(0) != 0)?;
+    let tag = args.opt::<String>("bd-tag")?.map(super::tag).transpose().about("bd-tag")?;
     dp.create_bridge_domain(id)?;
     let flags = [
         ("learn", DomainFlag::Learn),
@@ -165,8 +173,19 @@ fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     if let Some(minutes) = args.opt::<u16>("mac-age")? {
         dp.set_mac_age(id, minutes as u8)?;
     }
+    if let Some(tag) = tag {
+        dp.set_domain_tag(id, tag)?;
+    }
     out.line(format!("bridge-domain {id}"));
     Ok(())
+}
+
+/// VPP's switch for it is there, so that it can be off.
+fn arp_ufwd(on: bool) -> Done {
+    match on {
+        true => Err(CliError::new("arp-ufwd is not there yet: unicast ARP goes where its address is")),
+        false => Ok(()),
+    }
 }
 
 fn flag(dp: &mut Dataplane, args: &Args, flag: DomainFlag) -> Done {
@@ -241,7 +260,11 @@ fn add(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     if args.flag("bvi") && !interface.and_then(|i| dp.interfaces.get(&i)).is_some_and(|r| r.mode.is_bvi()) {
         return Err(CliError::new("the interface is not the BVI of its bridge-domain"));
     }
-    Ok(dp.add_mac(MacAddress(args.mac("mac")?), args.u32("bd-id")?, interface)?)
+    let (first, domain) = (MacAddress(args.mac("mac")?).to_u64(), args.u32("bd-id")?);
+    for n in 0..args.opt::<u32>("count")?.unwrap_or(1) {
+        dp.add_mac(MacAddress::from_u64(first + u64::from(n)), domain, interface)?;
+    }
+    Ok(())
 }
 
 fn del(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -401,6 +424,10 @@ struct FibView {
     learned: u32,
     last_scan_seconds: f64,
     learn_limit: u32,
+    /// Addresses that there is room for.
+    capacity: usize,
+    /// Bytes of the table.
+    memory: usize,
 }
 
 #[derive(Serialize)]
@@ -417,14 +444,36 @@ struct FibRow {
     interface: String,
 }
 
-fn show_fib(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
+/// What a turn takes of the others' time.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// The addresses of a domain, or all, by domain and address. What comes or goes meanwhile may be there, or not.
+fn mac_rows(looks: &mut Looks<'_, Dataplane>, only: Option<u32>) -> Result<Vec<MacRow>, CliError> {
+    let (mut rows, mut part) = (Vec::new(), 0);
+    let mut piece = |dp: &Dataplane| {
+        let until = Instant::now() + SLICE;
+        while part < dp.mac_parts() && Instant::now() < until {
+            rows.extend(dp.mac_rows(only, part));
+            part += 1;
+        }
+        Ok(part < dp.mac_parts())
+    };
+    while looks.look(&mut piece)? {}
+    rows.sort_by_key(|row| (row.domain, row.mac));
+    Ok(rows)
+}
+
+fn show_fib(looks: &mut Looks<'_, Dataplane>, args: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
     let only = args.opt::<u32>("bd_id")?;
-    if let Some(id) = only {
-        dp.domain(id)?;
-    }
+    looks.look(|dp| Ok(only.map_or(Ok(()), |id| dp.domain(id).map(drop))?))?;
     let wanted = only.is_some() || args.flag("verbose") || args.flag("all");
-    let rows = if wanted { dp.mac_rows(only) } else { Vec::new() };
-    let summary = dp.mac_summary();
+    let rows = if wanted { mac_rows(looks, only)? } else { Vec::new() };
+    let (summary, names) = looks.look(|dp| {
+        let names: BTreeMap<_, _> = dp.interfaces.iter().map(|(index, i)| (*index, i.name.clone())).collect();
+        Ok((dp.mac_summary(), names))
+    })?;
+    let name =
+        |index: SwIfIndex| names.get(&index).cloned().unwrap_or_else(|| format!("sw_if_index {index}"));
     let view = FibView {
         entries: rows
             .into_iter()
@@ -439,14 +488,16 @@ fn show_fib(dp: &Dataplane, args: &Args, out: &mut Output<'_>) -> Result<Shown, 
                 bvi: row.entry.is_bvi(),
                 interface: match row.entry.is_filter() {
                     true => "N/A".to_owned(),
-                    false => dp.interface_name(row.entry.port()),
+                    false => name(row.entry.port()),
                 },
             })
             .collect(),
-        total: summary.total,
-        learned: summary.learned,
-        last_scan_seconds: summary.last_scan.as_secs_f64(),
-        learn_limit: dp.macs.table().map_or(0, |_| wharf_nodes::l2::DEFAULT_DOMAIN_LIMIT),
+        total: summary.map_or(0, |s| s.total),
+        learned: summary.map_or(0, |s| s.learned),
+        last_scan_seconds: summary.map_or(0.0, |s| s.last_scan.as_secs_f64()),
+        learn_limit: summary.map_or(0, |s| s.limit),
+        capacity: summary.map_or(0, |s| s.capacity),
+        memory: summary.map_or(0, |s| s.memory),
     };
     out.show(&view, |view, text| {
         if view.total == 0 {

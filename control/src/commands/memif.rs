@@ -1,7 +1,9 @@
 //! Commands about memif.
 
-use crate::cli::{About, Args, CliError, Command, Output, Shown};
+use super::Done;
+use crate::cli::{About, Args, CliError, Command, Hold, Output, Shown, in_turn};
 use crate::dataplane::Dataplane;
+use crate::interface::delete_interface;
 use memif::{Mode, Role, Secret};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
         "Create a memif interface",
         create,
     ),
-    Command::new(
+    Command::long(
         "delete interface memif",
         "{<interface>|sw_if_index <u32>}",
         "Delete a memif interface",
@@ -32,15 +34,13 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::show("show memif", "[<interface>]", "Show memif sockets and interfaces", show),
 ];
 
-type Done = Result<(), CliError>;
-
 fn socket_create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     let access = Access { uids: args.all("allow-uid")?, gids: args.all("allow-gid")? };
     dp.add_memif_socket(args.u32("id")?, &args.text("filename")?, access).about("id")
 }
 
 fn socket_delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
-    dp.memif.delete_socket(args.u32("id")?).about("id")
+    dp.delete_memif_socket(args.u32("id")?).about("id")
 }
 
 fn create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
@@ -58,17 +58,20 @@ fn create(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
     Ok(())
 }
 
-fn delete(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
+fn delete(on: &mut dyn Hold<Dataplane>, args: &Args, _: &mut Output<'_>) -> Done {
     let index = match args.opt_interface("interface")? {
         Some(index) => index,
         None => args.u32("sw_if_index")?,
     };
     let index = SwIfIndex(index);
-    if dp.memif.info(index).is_none() {
+    in_turn(on, |dp| {
+        if dp.memif.info(index).is_some() {
+            return Ok(());
+        }
         let error = CliError::new(format!("{} is not a memif interface", dp.interface_name(index)));
-        return Err(error.about("interface").about("sw_if_index"));
-    }
-    dp.delete_interface(index).about("sw_if_index")
+        Err(error.about("interface").about("sw_if_index"))
+    })?;
+    delete_interface(on, index).about("sw_if_index")
 }
 
 #[derive(Serialize)]

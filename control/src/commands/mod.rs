@@ -4,6 +4,7 @@ mod acl;
 mod acl_show;
 mod af_xdp;
 mod api;
+mod config;
 mod interface;
 mod ip;
 mod l2;
@@ -16,8 +17,9 @@ mod system;
 mod trace;
 mod vxlan;
 
-use crate::cli::{CliError, Command, Names, Registry, RegistryError};
+use crate::cli::{Args, CliError, Command, Known, Names, Registry, RegistryError};
 use crate::dataplane::Dataplane;
+use crate::interface::Interface;
 use wharf_engine::SwIfIndex;
 use wharf_engine::trace::TraceNames;
 
@@ -25,10 +27,11 @@ pub use runtime::Cleared;
 
 /// Every command that there is.
 pub fn registry() -> Result<Registry<Dataplane>, RegistryError> {
-    let lists: [&[Command<Dataplane>]; 14] = [
+    let lists: [&[Command<Dataplane>]; 15] = [
         acl::COMMANDS,
         af_xdp::COMMANDS,
         api::COMMANDS,
+        config::COMMANDS,
         interface::COMMANDS,
         ip::COMMANDS,
         l2::COMMANDS,
@@ -60,11 +63,33 @@ impl Names for Dataplane {
         let inputs = graph.inputs.iter().map(|i| i.name);
         inputs.chain(graph.nodes.iter().map(|n| n.name)).map(String::from).collect()
     }
+
+    fn known(&self) -> Known {
+        let pair = |(index, record): (&SwIfIndex, &Interface)| (record.name.clone(), index.0);
+        Known { interfaces: self.interfaces.iter().map(pair).collect(), nodes: self.nodes() }
+    }
 }
 
 impl TraceNames for Dataplane {
     fn interface(&self, index: SwIfIndex) -> String {
         self.interface_name(index)
+    }
+}
+
+/// What comes of a command that has nothing to show.
+type Done = Result<(), CliError>;
+
+/// The interface that a command is about.
+fn index(args: &Args) -> Result<SwIfIndex, CliError> {
+    args.interface("interface").map(SwIfIndex)
+}
+
+/// A text for controllers, which has no more bytes than VPP's API has room for.
+fn tag(text: String) -> Result<String, CliError> {
+    const MAX: usize = 63;
+    match text.len() {
+        0..=MAX => Ok(text),
+        len => Err(CliError::new(format!("the tag has {len} bytes, of at most {MAX}"))),
     }
 }
 

@@ -303,6 +303,12 @@ fn show_threads(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown,
     }
     let view = (rows, dp.engine.stalls(), format!("{:?}", dp.engine.level()), clock::ticks_per_second());
     out.show(&view, |(rows, stalls, level, ticks), text| {
+        // In front: VPP's test tools read the number of workers off the last line.
+        let _ = writeln!(
+            text,
+            "nodes compiled for {level}, clock {:.2} GHz, stalls seen by the watchdog: {stalls}",
+            ticks / 1e9
+        );
         let header =
             Row::new(text).left(4, "ID").left(14, "Name").left(10, "LWP").left(6, "CPU").right(14, "Loops");
         header
@@ -322,11 +328,6 @@ fn show_threads(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown,
                 .right(14, row.max_gap_us);
             line.right(12, row.handoffs).right(14, row.handoff_drops).end();
         }
-        let _ = writeln!(
-            text,
-            "nodes compiled for {level}, clock {:.2} GHz, stalls seen by the watchdog: {stalls}",
-            ticks / 1e9
-        );
     })
 }
 

@@ -1,9 +1,10 @@
 //! Commands that show packets elsewhere: SPAN, and captures into pcap files.
 
+use super::{Done, index};
 use crate::capture::{CaptureConfig, PacketFilter};
 use crate::cli::{Args, CliError, Command, Output, Shown};
 use crate::dataplane::Dataplane;
-use crate::span::Directions;
+use crate::span::{Directions, SpanLayer};
 use serde::Serialize;
 use std::fmt::Write;
 use wharf_engine::SwIfIndex;
@@ -12,8 +13,8 @@ use wharf_engine::capture::points;
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::new(
         "set interface span",
-        "<interface> destination <destination:interface> [both|rx|tx|disable]",
-        "Copy what an interface receives or sends to another",
+        "<interface> [l2] {disable|destination <destination:interface> [both|rx|tx|disable]}",
+        "Copy what an interface receives or sends to another; l2: where it is bridged or cross-connected",
         span,
     ),
     Command::show("show interface span", "", "Show which interfaces get copies", show_span),
@@ -26,11 +27,15 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::show("show pcap trace", "", "Show whether packets are captured", show_trace),
 ];
 
-fn span(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Result<(), CliError> {
+fn span(dp: &mut Dataplane, args: &Args, _: &mut Output<'_>) -> Done {
+    let source = index(args)?;
+    let layer = if args.flag("l2") { SpanLayer::L2 } else { SpanLayer::Device };
+    let Some(destination) = args.opt_interface("destination")?.map(SwIfIndex) else {
+        return Ok(dp.end_spans(source, layer)?);
+    };
     let none = args.flag("disable");
     let directions = Directions { rx: !none && !args.flag("tx"), tx: !none && !args.flag("rx") };
-    let destination = SwIfIndex(args.interface("destination")?);
-    Ok(dp.set_span(SwIfIndex(args.interface("interface")?), destination, directions)?)
+    Ok(dp.set_span(source, destination, layer, directions)?)
 }
 
 #[derive(Serialize)]
@@ -38,35 +43,34 @@ struct SpanRow {
     source: String,
     destination: String,
     device: &'static str,
+    l2: &'static str,
 }
 
 fn show_span(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
-    let rows: Vec<SpanRow> = (dp.spans.iter())
-        .map(|((from, to), directions)| SpanRow {
-            source: dp.interface_name(*from),
-            destination: dp.interface_name(*to),
-            device: match (directions.rx, directions.tx) {
-                (true, true) => "both",
-                (true, false) => "rx",
-                _ => "tx",
-            },
+    let mut pairs: Vec<_> = dp.spans.keys().map(|(from, to, _)| (*from, *to)).collect();
+    pairs.dedup();
+    let rows: Vec<SpanRow> = (pairs.into_iter())
+        .map(|(from, to)| {
+            let word = |layer| dp.spans.get(&(from, to, layer)).map_or("none", |d| d.word());
+            SpanRow {
+                source: dp.interface_name(from),
+                destination: dp.interface_name(to),
+                device: word(SpanLayer::Device),
+                l2: word(SpanLayer::L2),
+            }
         })
         .collect();
     out.show(&rows, |rows, text| {
         if !rows.is_empty() {
             let _ = writeln!(text, "{:<32} {:<32}  {:>6} {:>6}", "Source", "Destination", "Device", "L2");
         }
-        for row in rows {
-            let _ = writeln!(
-                text,
-                "{:<32} {:<32} ({:>6}) ({:>6})",
-                row.source, row.destination, row.device, "none"
-            );
+        for SpanRow { source, destination, device, l2 } in rows {
+            let _ = writeln!(text, "{source:<32} {destination:<32} ({device:>6}) ({l2:>6})");
         }
     })
 }
 
-fn trace(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), CliError> {
+fn trace(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Done {
     if args.flag("off") {
         let (packets, file) = dp.stop_capture()?;
         out.line(format!("Write {packets} packets to {}, and stop capture...", file.display()));

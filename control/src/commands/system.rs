@@ -12,7 +12,12 @@ pub(super) const COMMANDS: &[Command<Dataplane>] = &[
     Command::show("show log", "", "Show the last lines of the log", show_log),
     Command::show("show logging", "", "Show the last lines of the log", show_log),
     Command::new("clear logging", "", "Forget the last lines of the log", clear_log),
-    Command::show("show memory", "[verbose]", "Show memory by what it is used for", show_memory),
+    Command::show(
+        "show memory",
+        "[main-heap|api-segment|stats-segment|numa-heaps|map] [verbose]",
+        "Show memory by what it is used for, whichever part of VPP's is asked for",
+        show_memory,
+    ),
     Command::show("show plugins", "", "Show what is built in", show_plugins),
     Command::show("show bihash", "", "Show the hash tables", show_bihash),
 ];
@@ -104,6 +109,7 @@ fn show_memory(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, 
         MemoryRow { what: "buffers", bytes: pool },
         MemoryRow { what: "IPv4 tables, compiled", bytes: compiled },
         MemoryRow { what: "IPv4 routes", bytes: routes },
+        MemoryRow { what: "MAC table", bytes: dp.mac_summary().map_or(0, |table| table.memory as u64) },
         MemoryRow { what: "resident in all", bytes: resident * rustix::param::page_size() as u64 },
     ];
     out.show(&rows, |rows, text| {
@@ -115,6 +121,7 @@ fn show_memory(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, 
 
 /// Nothing is loaded: what VPP has as plugins is built in.
 const BUILT_IN: &[(&str, &str)] = &[
+    ("acl", "Access Control Lists"),
     ("af_xdp", "AF_XDP interfaces"),
     ("memif", "Packet memory interfaces"),
     ("ping", "Ping"),
@@ -153,7 +160,7 @@ struct TableRow {
 
 fn show_bihash(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
     let rows = [
-        TableRow { name: "l2fib mac table", entries: dp.mac_summary().total.into() },
+        TableRow { name: "l2fib mac table", entries: dp.mac_summary().map_or(0, |table| table.total.into()) },
         TableRow { name: "vxlan4 decap", entries: dp.vxlan.list.len() as u64 },
     ];
     out.show(&rows, |rows, text| {

@@ -1,14 +1,16 @@
 //! Commands about VXLAN tunnels.
 
-use crate::cli::{Args, CliError, Command, Output, Shown};
+use crate::cli::{Args, CliError, Command, Hold, Output, Shown, in_turn};
 use crate::dataplane::Dataplane;
+use crate::interface::delete_interface;
 use crate::vxlan::{DecapNext, VxlanConfig};
 use serde::Serialize;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use wharf_engine::SwIfIndex;
 
 pub(super) const COMMANDS: &[Command<Dataplane>] = &[
-    Command::new(
+    Command::long(
         "create vxlan tunnel",
         "src <ip> {dst <ip>|group <ip> [<interface>]} vni <u32> [instance <u32>] [encap-vrf-id <u32>] [decap-next {l2|node <node>}] [l3] [src_port <1-65535>] [dst_port <1-65535>] [decap-vni {any|<decap-vni:u32>}] [udp-checksum] [del]",
         "Create or delete a VXLAN tunnel",
@@ -26,21 +28,32 @@ fn address(args: &Args, name: &str) -> Result<Ipv4Addr, CliError> {
     }
 }
 
-fn create(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), CliError> {
-    if args.flag("group") {
-        return Err(CliError::new(
-            "multicast groups are not there yet: a tunnel to each peer, all in one split-horizon group, floods to all",
-        ));
+fn create(on: &mut dyn Hold<Dataplane>, args: &Args, out: &mut Output<'_>) -> Result<(), CliError> {
+    if !args.flag("del") {
+        return in_turn(on, |dp| add(dp, args, out));
     }
-    let (src, dst, vni) = (address(args, "src")?, address(args, "dst")?, args.u32("vni")?);
-    if args.flag("del") {
-        let index = dp.find_vxlan(src, dst, vni);
-        let Some(index) = index else {
-            return Err(CliError::new(format!("there is no tunnel from {src} to {dst} with VNI {vni}")));
-        };
-        return Ok(dp.delete_interface(index)?);
-    }
+    let (src, dst, vni) = key(args)?;
+    let missing = || CliError::new(format!("there is no tunnel from {src} to {dst} with VNI {vni}"));
+    let index = in_turn(on, |dp| dp.find_vxlan(src, dst, vni).ok_or_else(missing))?;
+    delete_interface(on, index)
+}
+
+/// What tells a tunnel from others: its ends and its VNI.
+fn key(args: &Args) -> Result<(Ipv4Addr, Ipv4Addr, u32), CliError> {
+    let dst = if args.flag("group") { "group" } else { "dst" };
+    Ok((address(args, "src")?, address(args, dst)?, args.u32("vni")?))
+}
+
+fn add(dp: &mut Dataplane, args: &Args, out: &mut Output<'_>) -> Result<(), CliError> {
+    let group = args.flag("group");
+    let (src, dst, vni) = key(args)?;
     let mut config = VxlanConfig::new(src, dst, vni);
+    if group {
+        let Some(interface) = args.opt_interface("interface")? else {
+            return Err(CliError::new("a group needs the interface that it is on"));
+        };
+        config.group = Some(SwIfIndex(interface));
+    }
     config.table = args.opt::<u32>("encap-vrf-id")?.unwrap_or(0);
     config.src_port = args.opt::<u16>("src_port")?;
     config.dst_port = args.opt::<u16>("dst_port")?.unwrap_or(config.dst_port);
@@ -78,10 +91,12 @@ struct TunnelRow {
     sw_if_index: u32,
     l3: bool,
     udp_checksum: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_interface: Option<String>,
 }
 
 fn show(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliError> {
-    let row = |(index, config): (&wharf_engine::SwIfIndex, &VxlanConfig)| TunnelRow {
+    let row = |(index, config): (&SwIfIndex, &VxlanConfig)| TunnelRow {
         instance: config.instance,
         src: config.src,
         dst: config.dst,
@@ -93,6 +108,7 @@ fn show(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliErro
         sw_if_index: index.0,
         l3: config.decap == DecapNext::Ip4,
         udp_checksum: config.checksum,
+        group_interface: config.group.map(|index| dp.interface_name(index)),
     };
     let rows: Vec<TunnelRow> = dp.vxlan.list.iter().map(row).collect();
     out.show(&rows, |rows, text| {
@@ -111,10 +127,46 @@ fn show(dp: &Dataplane, _: &Args, out: &mut Output<'_>) -> Result<Shown, CliErro
             if row.l3 {
                 text.push_str("l3 ");
             }
+            if let Some(interface) = &row.group_interface {
+                let _ = write!(text, "group on {interface} ");
+            }
             if row.udp_checksum {
                 text.push_str("udp-checksum ");
             }
             text.push('\n');
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Output;
+    use wharf_nodes::wire::ip4::Ip4Prefix;
+
+    #[test]
+    fn a_group_has_one_interface_and_goes_with_it() {
+        let mut dp = crate::config::tests::dataplane();
+        let registry = crate::commands::registry().unwrap();
+        let mut run = |line: &str| {
+            let mut out = Output::new();
+            registry.execute(&mut dp, line, &mut out).map_err(|error| error.to_string())?;
+            let group = Ip4Prefix::host([239, 1, 1, 1].into());
+            let routes = dp.fibs[&0].routes().iter().filter(|(prefix, _)| *prefix == group).count();
+            Ok::<_, String>((dp.vxlan.list.len(), routes, dp.vxlan_groups().len()))
+        };
+        for name in ["pg0", "pg1"] {
+            run(&format!("create packet-generator interface {name}")).unwrap();
+        }
+        let tunnel = "create vxlan tunnel src 10.0.0.1 group 239.1.1.1";
+        assert!(run(&format!("{tunnel} vni 1")).is_err(), "on which interface?");
+        assert!(run("create vxlan tunnel src 10.0.0.1 group 10.0.0.2 pg0 vni 1").is_err());
+        assert!(run("create vxlan tunnel src 10.0.0.1 dst 239.1.1.1 vni 1").is_err());
+        assert_eq!(run(&format!("{tunnel} pg0 vni 1")).unwrap(), (1, 1, 1));
+        assert!(run(&format!("{tunnel} pg0 vni 1")).is_err(), "there is one");
+        assert!(run(&format!("{tunnel} pg1 vni 2")).is_err(), "the group is on pg0");
+        assert_eq!(run(&format!("{tunnel} pg0 vni 2")).unwrap(), (2, 1, 1));
+        assert_eq!(run(&format!("{tunnel} pg0 vni 1 del")).unwrap(), (1, 1, 1));
+        assert_eq!(run("delete packet-generator interface pg0").unwrap(), (0, 0, 0));
+        dp.shut_down();
+    }
 }

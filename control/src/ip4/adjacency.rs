@@ -38,6 +38,8 @@ pub struct AdjacencyTable {
     free: Arc<Mutex<Vec<u32>>>,
     counters: Arc<Combined>,
     dirty: bool,
+    /// One came since the entries were taken last.
+    new: bool,
 }
 
 impl AdjacencyTable {
@@ -52,6 +54,7 @@ impl AdjacencyTable {
             free: Arc::default(),
             counters,
             dirty: true,
+            new: false,
         }
     }
 
@@ -67,12 +70,18 @@ impl AdjacencyTable {
 
     /// Whether the entries changed since the last call.
     pub fn take_dirty(&mut self) -> bool {
+        self.new = false;
         std::mem::take(&mut self.dirty)
     }
 
     /// Whether the entries changed since the last [`AdjacencyTable::take_dirty`].
     pub fn is_dirty(&self) -> bool {
         self.dirty
+    }
+
+    /// Whether there is one that the workers do not have.
+    pub fn has_new(&self) -> bool {
+        self.new
     }
 
     /// What adjacency `index` is for.
@@ -107,7 +116,7 @@ impl AdjacencyTable {
         self.slots[index as usize] = Slot { key: Some(key), routes: 1 };
         self.entries[index as usize] = make();
         self.by_key.insert(key, index);
-        self.dirty = true;
+        (self.dirty, self.new) = (true, true);
         Some(index)
     }
 

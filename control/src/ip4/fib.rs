@@ -1,6 +1,7 @@
 //! One IPv4 routing table: the routes as asked for, and their compiled form.
 
 use crate::rib::Rib;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wharf_engine::SwIfIndex;
@@ -85,6 +86,8 @@ pub struct Fib {
     /// Number in the workers' list of tables.
     pub index: u32,
     rib: Rib<Route>,
+    /// How many ways need an interface: most are needed by none of a million routes.
+    uses: BTreeMap<SwIfIndex, usize>,
     writer: Arc<Mutex<MtrieWriter>>,
     domain: Arc<Domain>,
 }
@@ -93,7 +96,7 @@ impl Fib {
     /// An empty table.
     pub fn new(index: u32, domain: &Arc<Domain>) -> Fib {
         let writer = Arc::new(Mutex::new(MtrieWriter::new(MAX_PLIES)));
-        Fib { index, rib: Rib::new(), writer, domain: Arc::clone(domain) }
+        Fib { index, rib: Rib::new(), uses: BTreeMap::new(), writer, domain: Arc::clone(domain) }
     }
 
     fn writer(&self) -> MutexGuard<'_, MtrieWriter> {
@@ -122,13 +125,18 @@ impl Fib {
         let Some(route) = self.rib.get(prefix) else {
             self.writer().insert(prefix.to_bits(), prefix.len(), way.adjacency)?;
             self.rib.insert(prefix, Route { best: way, others: Box::default() });
+            self.count(way.via, true);
             return Ok(None);
         };
         let mut ways: Vec<Way> = route.ways().copied().collect();
-        let replaced = ways.iter().position(|w| w.source == way.source).map(|i| ways.remove(i).adjacency);
+        let replaced = ways.iter().position(|w| w.source == way.source).map(|i| ways.remove(i));
         ways.push(way);
         self.set(prefix, ways)?;
-        Ok(replaced)
+        self.count(way.via, true);
+        if let Some(old) = replaced {
+            self.count(old.via, false);
+        }
+        Ok(replaced.map(|old| old.adjacency))
     }
 
     /// Removes the way of a source; returns it.
@@ -155,7 +163,48 @@ impl Fib {
             let changed = self.set(prefix, ways);
             debug_assert!(changed.is_ok());
         }
+        self.count(removed.via, false);
         Some(removed)
+    }
+
+    fn count(&mut self, via: Via, more: bool) {
+        let Some(interface) = via.interface() else { return };
+        let uses = self.uses.entry(interface).or_default();
+        *uses = if more { *uses + 1 } else { uses.saturating_sub(1) };
+        if *uses == 0 {
+            self.uses.remove(&interface);
+        }
+    }
+
+    /// The ways that need an interface.
+    pub fn through(&self, interface: SwIfIndex) -> impl Iterator<Item = (Ip4Prefix, RouteSource)> {
+        let count = self.uses.get(&interface).copied().unwrap_or_default();
+        let ways = self.rib.iter().flat_map(|(prefix, route)| route.ways().map(move |way| (prefix, *way)));
+        let needing = ways.filter(move |(_, way)| way.via.interface() == Some(interface));
+        needing.map(|(prefix, way)| (prefix, way.source)).take(count)
+    }
+
+    /// Looks at up to `most` routes behind a place: those that a source wants through an interface, and the place to go on from; none at
+    /// the end, or when no route needs the interface.
+    pub fn through_after(
+        &self,
+        interface: SwIfIndex,
+        source: RouteSource,
+        last: Option<Ip4Prefix>,
+        most: usize,
+    ) -> (Vec<Ip4Prefix>, Option<Ip4Prefix>) {
+        if !self.uses.contains_key(&interface) {
+            return (Vec::new(), None);
+        }
+        let needs = |way: &Way| way.source == source && way.via.interface() == Some(interface);
+        let (mut found, mut to) = (Vec::new(), None);
+        for (prefix, route) in self.rib.iter_after(last).take(most) {
+            to = Some(prefix);
+            if route.ways().any(needs) {
+                found.push(prefix);
+            }
+        }
+        (found, to)
     }
 
     fn set(&mut self, prefix: Ip4Prefix, mut ways: Vec<Way>) -> Result<(), MtrieError> {
@@ -200,6 +249,23 @@ mod tests {
         assert!(fib.remove(prefix("10.1.0.0/16"), RouteSource::Interface).is_none());
         fib.remove(prefix("10.1.0.0/16"), RouteSource::Cli).unwrap();
         assert_eq!(table.lookup(at([10, 1, 2, 3])), 1);
+        assert_eq!(fib.through(SwIfIndex(7)).count(), 0);
+        fib.insert(prefix("10.2.0.0/16"), Way::new(RouteSource::Cli, Via::Attached(SwIfIndex(7)), 5))
+            .unwrap();
+        assert!(fib.through(SwIfIndex(7)).eq([(prefix("10.2.0.0/16"), RouteSource::Cli)]));
+        fib.insert(prefix("10.2.0.0/16"), Way::new(RouteSource::Cli, Via::Attached(SwIfIndex(8)), 6))
+            .unwrap();
+        assert_eq!([7, 8].map(|i| fib.through(SwIfIndex(i)).count()), [0, 1]);
+        let from = |last| fib.through_after(SwIfIndex(8), RouteSource::Cli, last, 1);
+        assert_eq!(from(None), (vec![], Some(prefix("10.0.0.0/8"))));
+        assert_eq!(
+            from(Some(prefix("10.0.0.0/8"))),
+            (vec![prefix("10.2.0.0/16")], Some(prefix("10.2.0.0/16")))
+        );
+        assert_eq!(from(Some(prefix("10.2.0.0/16"))), (vec![], None));
+        assert_eq!(fib.through_after(SwIfIndex(7), RouteSource::Cli, None, 1), (vec![], None));
+        fib.remove(prefix("10.2.0.0/16"), RouteSource::Cli).unwrap();
+        assert!(fib.uses.is_empty());
         fib.remove(prefix("10.0.0.0/8"), RouteSource::Cli).unwrap();
         assert_eq!(table.lookup(at([10, 1, 2, 3])), 0);
         assert!(fib.routes().is_empty());

@@ -1,9 +1,10 @@
 //! Operations on IPv4 tables, routes and neighbours, and the adjacencies that come of them.
 
-use super::{AdjacencyKey, Fib, MAX_ROUTES, NeighbourState, Route, RouteSource, Via};
+use super::{AdjacencyKey, Fib, MAX_ROUTES, Neighbour, NeighbourState, RouteSource, Via};
+use crate::config::Object;
 use crate::dataplane::{Dataplane, OpError};
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wharf_engine::SwIfIndex;
 use wharf_nodes::ip4::{Adjacency, AdjacencyKind};
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
@@ -41,11 +42,16 @@ impl Dataplane {
 
     /// Fills an adjacency's header in if the neighbour is known.
     fn complete(&self, adjacency: &mut Adjacency, interface: SwIfIndex, address: Ipv4Addr) {
-        let known = self.neighbours.get(interface, address).filter(|n| n.state != NeighbourState::Incomplete);
+        let resolved = |n: &&Neighbour| n.state != NeighbourState::Incomplete;
+        let known = match address.is_multicast() {
+            // RFC 1112 section 6.4: nobody has to be asked.
+            true => Some(MacAddress::ip4_multicast(address)),
+            false => self.neighbours.get(interface, address).filter(resolved).map(|n| n.mac),
+        };
         let own = self.interfaces.get(&interface).map_or(MacAddress::ZERO, |i| i.mac);
         match known {
-            Some(neighbour) => {
-                let header = EthernetHeader::new(neighbour.mac, own, EtherType::IP4);
+            Some(mac) => {
+                let header = EthernetHeader::new(mac, own, EtherType::IP4);
                 adjacency.rewrite.copy_from_slice(header.as_bytes());
                 adjacency.kind = AdjacencyKind::Rewrite;
             }
@@ -63,7 +69,8 @@ impl Dataplane {
         }
     }
 
-    fn acquire(&mut self, via: Via) -> Result<u32, OpError> {
+    /// Takes a reference on the adjacency of a way, which is made if it is not there.
+    pub(crate) fn acquire(&mut self, via: Via) -> Result<u32, OpError> {
         let key = Self::adjacency_key(via);
         if let Some(index) = self.adjacencies.find(key) {
             self.adjacencies.acquire(key, Adjacency::default);
@@ -91,11 +98,14 @@ impl Dataplane {
         source: RouteSource,
         via: Via,
     ) -> Result<(), OpError> {
+        self.touch_route(table, prefix, source);
         if self.fib_mut(table)?.routes().len() >= MAX_ROUTES {
             return OpError::parameter("prefix", format!("table {table} has {MAX_ROUTES} routes already"));
         }
         let adjacency = self.acquire(via)?;
-        self.publish_adjacencies();
+        if self.adjacencies.has_new() {
+            self.publish_adjacencies_now();
+        }
         let way = crate::ip4::Way::new(source, via, adjacency);
         match self.fib_mut(table)?.insert(prefix, way) {
             Ok(replaced) => {
@@ -111,6 +121,12 @@ impl Dataplane {
         }
     }
 
+    fn touch_route(&mut self, table: u32, prefix: Ip4Prefix, source: RouteSource) {
+        if source == RouteSource::Cli {
+            self.changes.touch(Object::Route(table, prefix));
+        }
+    }
+
     /// Removes a source's route; the packets on their way along it arrive.
     pub fn delete_route(
         &mut self,
@@ -118,6 +134,7 @@ impl Dataplane {
         prefix: Ip4Prefix,
         source: RouteSource,
     ) -> Result<(), OpError> {
+        self.touch_route(table, prefix, source);
         match self.fib_mut(table)?.remove(prefix, source) {
             Some(way) => {
                 self.adjacencies.release(way.adjacency, self.engine.domain());
@@ -147,6 +164,7 @@ impl Dataplane {
             return OpError::parameter("table", "there are 4096 IPv4 tables already");
         }
         let index = self.fibs.len() as u32;
+        self.changes.touch(Object::Table(table));
         self.fibs.insert(table, Fib::new(index, self.engine.domain()));
         self.publish();
         Ok(())
@@ -167,6 +185,7 @@ impl Dataplane {
         if let Some(user) = self.interfaces.values().find(|i| i.table == table) {
             return OpError::parameter("table", format!("table {table} is used by {}", user.name));
         }
+        self.changes.touch(Object::Table(table));
         self.fibs.remove(&table);
         for (index, fib) in self.fibs.values_mut().enumerate() {
             fib.index = index as u32;
@@ -178,6 +197,12 @@ impl Dataplane {
     /// The table that an interface is in.
     pub(crate) fn table_of(&self, interface: SwIfIndex) -> u32 {
         self.interfaces.get(&interface).map_or(0, |i| i.table)
+    }
+
+    /// Sets after how many seconds a learned neighbour is asked whether it is still there; 0 is never.
+    pub fn set_neighbour_age(&mut self, seconds: u32) {
+        self.changes.touch(Object::Settings);
+        self.neighbours.age = (seconds != 0).then(|| Duration::from_secs(seconds.into()));
     }
 
     /// Records a neighbour; with a host route if `in_fib` and its subnet is connected.
@@ -197,6 +222,9 @@ impl Dataplane {
             let name = self.interface_name(interface);
             let why = format!("{name} is in IP mode: it has one peer and no neighbours");
             return OpError::parameter("interface", why);
+        }
+        if fixed {
+            self.changes.touch(Object::Neighbour(interface, address));
         }
         let changed = match self.neighbours.set(interface, address, mac, fixed, now) {
             Ok(changed) => changed,
@@ -244,6 +272,9 @@ impl Dataplane {
     /// Forgets a neighbour and its host route.
     pub fn forget_neighbour(&mut self, interface: SwIfIndex, address: Ipv4Addr) {
         let Some(neighbour) = self.neighbours.remove(interface, address) else { return };
+        if neighbour.state == NeighbourState::Static {
+            self.changes.touch(Object::Neighbour(interface, address));
+        }
         if neighbour.in_fib {
             let table = self.table_of(interface);
             let gone = self.delete_route(table, Ip4Prefix::host(address), RouteSource::Neighbour);
@@ -255,15 +286,9 @@ impl Dataplane {
 
     /// Every route of every table that needs `interface`.
     pub(crate) fn routes_through(&self, interface: SwIfIndex) -> Vec<(u32, Ip4Prefix, RouteSource)> {
-        let mut list = Vec::new();
-        for (table, fib) in &self.fibs {
-            let uses = |route: &Route| -> Vec<RouteSource> {
-                (route.ways().filter(|w| w.via.interface() == Some(interface)).map(|w| w.source)).collect()
-            };
-            for (prefix, route) in fib.routes().iter() {
-                list.extend(uses(route).into_iter().map(|source| (*table, prefix, source)));
-            }
-        }
-        list
+        let of = |(table, fib): (&u32, &Fib)| -> Vec<_> {
+            fib.through(interface).map(|(prefix, source)| (*table, prefix, source)).collect()
+        };
+        self.fibs.iter().flat_map(of).collect()
     }
 }

@@ -8,4 +8,6 @@ mod neighbour;
 
 pub use adjacency::{AdjacencyKey, AdjacencyTable};
 pub use fib::{Fib, MAX_ROUTES, Route, RouteSource, Via, Way};
-pub use neighbour::{Due, MAX_NEIGHBOURS, Neighbour, NeighbourState, Neighbours, NeighboursError};
+pub use neighbour::{
+    DEFAULT_AGE, Due, MAX_NEIGHBOURS, Neighbour, NeighbourState, Neighbours, NeighboursError,
+};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::MacAddress;
@@ -15,7 +16,7 @@ const TRIES: u32 = 3;
 /// Time between two requests.
 const RETRY: Duration = Duration::from_secs(1);
 /// Age at which a learned neighbour is asked whether it is still there.
-pub(super) const DEFAULT_AGE: Duration = Duration::from_secs(300);
+pub const DEFAULT_AGE: Duration = Duration::from_secs(300);
 
 /// How sure we are of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,15 @@ impl Neighbours {
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (SwIfIndex, Ipv4Addr, &Neighbour)> {
         self.entries.iter().map(|((i, a), n)| (*i, *a, n))
+    }
+
+    /// Those behind one, which need not be there; all, without one.
+    pub fn iter_after(
+        &self,
+        last: Option<(SwIfIndex, Ipv4Addr)>,
+    ) -> impl Iterator<Item = (SwIfIndex, Ipv4Addr, &Neighbour)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).map(|((i, a), n)| (*i, *a, n))
     }
 
     /// The neighbours on one interface.

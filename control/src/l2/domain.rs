@@ -1,6 +1,7 @@
 //! Bridge domains, as the operator set them.
 
 use super::Flush;
+use crate::config::Object;
 use crate::dataplane::{Dataplane, OpError};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -55,7 +56,8 @@ pub enum DomainFlag {
 }
 
 impl BridgeDomainConfig {
-    fn new(index: DomainIndex) -> BridgeDomainConfig {
+    /// With what a new domain has: VPP's defaults, everything on but ARP termination and ageing.
+    pub(crate) fn new(index: DomainIndex) -> BridgeDomainConfig {
         BridgeDomainConfig {
             index,
             learn: true,
@@ -102,13 +104,14 @@ impl Dataplane {
     }
 
     fn domain_mut(&mut self, id: u32) -> Result<&mut BridgeDomainConfig, OpError> {
+        self.changes.touch(Object::Domain(id));
         match self.bridges.get_mut(&id) {
             Some(domain) => Ok(domain),
             None => OpError::parameter("bd-id", format!("there is no bridge-domain {id}")),
         }
     }
 
-    /// Creates a domain with VPP's defaults: everything on but ARP termination and ageing.
+    /// Creates a domain with the defaults of [`BridgeDomainConfig`].
     pub fn create_bridge_domain(&mut self, id: u32) -> Result<(), OpError> {
         if id == 0 || id > MAX_ID {
             return OpError::parameter(
@@ -124,6 +127,7 @@ impl Dataplane {
             return OpError::refused(format!("there are {MAX_DOMAINS} bridge-domains already"));
         };
         self.macs()?;
+        self.changes.touch(Object::Domain(id));
         self.bridges.insert(id, BridgeDomainConfig::new(index));
         self.publish();
         Ok(())
@@ -136,6 +140,7 @@ impl Dataplane {
             return OpError::parameter("bd-id", format!("bridge-domain {id} is in use by {}", port.name));
         }
         self.flush_macs(Flush::Domain(id));
+        self.clear_arp_entries(id)?;
         self.bridges.remove(&id);
         self.publish();
         Ok(())
@@ -177,6 +182,7 @@ impl Dataplane {
         if mac.is_some_and(|mac| mac.is_multicast() || mac.is_zero()) {
             return OpError::parameter("mac", "the address of a station is neither a group's nor zero");
         }
+        self.changes.touch(Object::ArpEntry(id, address));
         let domain = self.domain_mut(id)?;
         match mac {
             Some(_) if domain.arp.len() >= MAX_ARP && !domain.arp.contains_key(&address) => {
@@ -197,7 +203,8 @@ impl Dataplane {
 
     /// Forgets who has which address.
     pub fn clear_arp_entries(&mut self, id: u32) -> Result<(), OpError> {
-        self.domain_mut(id)?.arp.clear();
+        let entries = std::mem::take(&mut self.domain_mut(id)?.arp);
+        entries.into_keys().for_each(|address| self.changes.touch(Object::ArpEntry(id, address)));
         self.publish();
         Ok(())
     }

@@ -255,7 +255,7 @@ impl Dataplane {
         let record = self.record(index)?;
         if let Some(operation) = operation {
             operation
-                .compile(record.own_tags().as_deref())
+                .compile(&record.named_tags())
                 .map_err(|why| OpError::Refused(format!("{}: {why}", record.name)))?;
         }
         self.l2_settings(index)?.tag_rewrite = operation;
@@ -292,10 +292,11 @@ impl Dataplane {
         }
         for (index, record) in &self.interfaces {
             let (input, output) = match record.l2.tag_rewrite {
-                Some(operation) => operation.compile(record.own_tags().as_deref()).unwrap_or_default(),
+                Some(operation) => operation.compile(&record.named_tags()).unwrap_or_default(),
                 None => (TagRewrite::default(), TagRewrite::default()),
             };
-            let [input_features, output_features] = self.acl_features(*index);
+            let (acl, span) = (self.acl_features(*index), self.span_features(*index));
+            let [input_features, output_features] = [acl[0] | span[0], acl[1] | span[1]];
             let learn_limit = record.l2.learn_limit;
             let mut port =
                 L2Port { input, output, learn_limit, input_features, output_features, ..L2Port::default() };

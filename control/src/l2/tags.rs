@@ -37,23 +37,15 @@ impl TagOperation {
         tags.take(usize::from(self.push)).collect()
     }
 
-    /// What is done to received frames and to sent ones. `own` are the tags that frames of the interface have for certain: those of a
-    /// sub-interface that asks for them exactly. What is taken on the way in is put on the way out, so it must be known.
-    pub fn compile(&self, own: Option<&[Tag]>) -> Result<(TagRewrite, TagRewrite), String> {
+    /// What is done to received frames and to sent ones. `own` are the tags that frames of the interface have in front: those of a
+    /// sub-interface that names them. What is taken on the way in is put on the way out, so it must be known.
+    pub fn compile(&self, own: &[Tag]) -> Result<(TagRewrite, TagRewrite), String> {
         if let Some(tag) = self.tags[..usize::from(self.push)].iter().find(|t| **t > VlanTag::MAX_ID) {
             return Err(format!("VLAN {tag} is not from 0 to {}", VlanTag::MAX_ID));
         }
-        let own = match own {
-            Some(tags) if tags.len() >= usize::from(self.pop) => &tags[..usize::from(self.pop)],
-            _ if self.pop == 0 => &[],
-            _ => {
-                return Err(format!(
-                    "only a sub-interface with {} exactly matched tag{} can have {} taken",
-                    self.pop,
-                    if self.pop == 1 { "" } else { "s" },
-                    if self.pop == 1 { "it" } else { "them" },
-                ));
-            }
+        let Some(own) = own.get(..usize::from(self.pop)) else {
+            let (s, it) = if self.pop == 1 { ("", "it") } else { ("s", "them") };
+            return Err(format!("only a sub-interface for {} VLAN tag{s} can have {it} taken", self.pop));
         };
         Ok((TagRewrite::new(self.pop, &self.pushed()), TagRewrite::new(self.push, own)))
     }
@@ -87,15 +79,15 @@ mod tests {
             outer_type: EtherType::QINQ,
             tags: [7, 0],
         };
-        let (input, output) = translate.compile(Some(&own)).unwrap();
+        let (input, output) = translate.compile(&own).unwrap();
         assert_eq!((input, output), (TagRewrite::new(1, &[new]), TagRewrite::new(1, &own)));
         assert_eq!(translate.to_string(), "trans-1-1 dot1ad 7");
-        assert!(translate.compile(None).is_err());
+        assert!(translate.compile(&[]).is_err());
         let pop2 = TagOperation { operation: VlanOperation::Pop, pop: 2, push: 0, ..translate };
-        let error = pop2.compile(Some(&own)).unwrap_err();
-        assert_eq!(error, "only a sub-interface with 2 exactly matched tags can have them taken");
+        let error = pop2.compile(&own).unwrap_err();
+        assert_eq!(error, "only a sub-interface for 2 VLAN tags can have them taken");
         let push = TagOperation { operation: VlanOperation::Push, pop: 0, push: 1, ..translate };
-        assert_eq!(push.compile(None).unwrap().1, TagRewrite::new(1, &[]));
-        assert!(TagOperation { tags: [4096, 0], ..push }.compile(None).is_err());
+        assert_eq!(push.compile(&[]).unwrap().1, TagRewrite::new(1, &[]));
+        assert!(TagOperation { tags: [4096, 0], ..push }.compile(&[]).is_err());
     }
 }

@@ -2,6 +2,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::access::Limits;
 
 fn eight() -> Cores {
     (0..8).collect()
@@ -19,7 +20,10 @@ fn a_whole_configuration() {
          cpu { main-core 1 corelist-workers 2-3,5 }\n\
          buffers { buffers-per-numa 16384 page-size 2M default data-size 2048 limit 65536 }\n\
          interface{default-rx-mode adaptive}socksvr { default }\n\
-         statseg { socket-name /run/wharf/stats.sock size 32M per-node-counters on }\nprometheus { listen 127.0.0.1:9482 }\napi-trace { on }\n",
+         statseg { socket-name /run/wharf/stats.sock size 32M per-node-counters on }\nprometheus { listen 127.0.0.1:9482 }\napi-trace { on }\n\
+         config { file /etc/wharf/config.toml journal /var/lib/wharf/journal }\n\
+         l2fib { table-size 256M num-buckets 1000000 } l2learn { limit 500000 }\n\
+         access { read-only-gid monitors read-only-gid 77 api-rate 0 api-request-size 65536 cli-clients 8 cli-request-size 4194304 }\n",
     );
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(
@@ -44,10 +48,28 @@ fn a_whole_configuration() {
                 data_size: Some(2048),
             },
             default_rx_mode: Some(RxMode::Adaptive),
+            l2fib: L2FibConfig {
+                num_buckets: Some(1 << 20),
+                table_size: Some(256 << 20),
+                learn_limit: Some(500_000),
+            },
             socksvr: Some(SocketName::Default),
             statseg: Some(SocketName::At("/run/wharf/stats.sock".into())),
             prometheus: Some("127.0.0.1:9482".parse().unwrap()),
             api_trace: true,
+            config_file: Some("/etc/wharf/config.toml".into()),
+            journal: Some("/var/lib/wharf/journal".into()),
+            access: AccessConfig {
+                read_only_gids: vec!["monitors".into(), "77".into()],
+                limits: Limits {
+                    api_rate: 0,
+                    api_request: 64 << 10,
+                    cli_clients: 8,
+                    cli_request: 4 << 20,
+                    ..Limits::default()
+                },
+                ..AccessConfig::default()
+            },
         }
     );
 }
@@ -145,6 +167,19 @@ fn errors_have_a_place_and_say_what_was_expected() {
         ("buffers { page-size 3K }", "1:21: expected 4K, 2M, 1G, default or default-hugepage, got `3K'"),
         ("buffers { default size 1 }", "1:19: expected `data-size' after `default', got `size'"),
         (
+            "l2fib { num-buckets many }",
+            "1:21: `num-buckets' must be a number such as 4096, 64K, 2M or 1G, at least 64 and at most 16777216, got `many'",
+        ),
+        (
+            "l2fib { table-size 4K }",
+            "1:20: `table-size' must be a number such as 4096, 64K, 2M or 1G, at least 8192, got `4K'",
+        ),
+        (
+            "l2fib { num-buckets 64K table-size 1M }",
+            "1:25: 65536 buckets are 8388608 bytes, and `table-size' is 1048576",
+        ),
+        ("l2learn { limit 0 }", "1:17: `limit' must be a number from 1 to 4294967295, got `0'"),
+        (
             "interface { default-rx-mode fast }",
             "1:29: `default-rx-mode' must be polling, interrupt or adaptive, got `fast'",
         ),
@@ -153,6 +188,16 @@ fn errors_have_a_place_and_say_what_was_expected() {
     }
     let deep = format!("a {}", "{ a ".repeat(100_000));
     assert!(StartupConfig::parse(&deep, &eight()).unwrap_err().message.contains("nest deeper"));
+}
+
+#[test]
+fn buckets_for_mac_addresses() {
+    let buckets = |text: &str| parse(text).0.l2fib.buckets();
+    assert_eq!(buckets(""), 1 << 18);
+    assert_eq!(buckets("l2fib { num-buckets 1000 }"), 1024);
+    assert_eq!(buckets("l2fib { table-size 1G }"), 1 << 18, "room is not there to be used up");
+    assert_eq!(buckets("l2fib { table-size 3M }"), 1 << 14);
+    assert_eq!(buckets("l2fib { table-size 8K }"), 64);
 }
 
 #[test]
@@ -168,9 +213,13 @@ fn every_listed_key_is_read() {
         ("cpu", CPU),
         ("buffers", BUFFERS),
         ("interface", INTERFACE),
+        ("l2fib", l2fib::L2FIB),
+        ("l2learn", l2fib::L2LEARN),
         ("socksvr", SOCKSVR),
         ("statseg", STATSEG),
         ("api-trace", API_TRACE),
+        ("config", CONFIG),
+        ("access", access::KEYS),
     ] {
         for key in keys {
             let text = format!("{stanza} {{ {key} }}");
@@ -193,15 +242,15 @@ prop_compose! {
     fn unix()(
         flags in any::<[bool; 6]>(),
         paths in [of(path()), of(path()), of(path()), of(path()), of(path())],
-        texts in [of("[^\"]{0,8}"), of("[^\"]{0,8}")],
+        texts in [of("[^\"]{0,8}"), of("[^\"]{0,8}"), of("[^\"]{0,8}")],
         poll_sleep_usec in of(0..1_000_000u32),
     ) -> UnixConfig {
         let [nodaemon, interactive, nosyslog, full_coredump, cli_no_banner, cli_no_pager] = flags;
         let [cli_listen, log, exec, runtime_dir, pidfile] = paths;
-        let [gid, cli_prompt] = texts;
+        let [uid, gid, cli_prompt] = texts;
         UnixConfig {
             nodaemon, interactive, nosyslog, full_coredump, cli_no_banner, cli_no_pager,
-            cli_listen, log, exec, runtime_dir, pidfile, gid, cli_prompt, poll_sleep_usec,
+            cli_listen, log, exec, runtime_dir, pidfile, uid, gid, cli_prompt, poll_sleep_usec,
         }
     }
 }
@@ -239,13 +288,29 @@ prop_compose! {
         sockets in [of(socket()), of(socket())],
         api_trace: bool,
         port: Option<u16>,
+        files in [of(path()), of(path())],
+        names in prop::array::uniform4(prop::collection::vec("[^\"]{1,6}", 0..3)),
+        api_rate in 0..100_000_000u32,
+        api_clients in 1..65536usize,
+        api_request in 4096..(64usize << 20),
+        l2fib in (of(6..20u32), of(1..u32::MAX)),
     ) -> StartupConfig {
         let [buffers_per_numa, limit, data_size] = counts;
         let [socksvr, statseg] = sockets;
         let data_size = data_size.map(|size: u32| size.clamp(256, 65_024));
         let buffers = BuffersConfig { buffers_per_numa, limit, page_size, data_size };
         let prometheus = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        StartupConfig { unix, cpu, buffers, default_rx_mode, socksvr, statseg, prometheus, api_trace }
+        let [config_file, journal] = files;
+        let [read_write_uids, read_write_gids, read_only_uids, read_only_gids] = names;
+        let limits = Limits { api_rate, api_clients, api_request, ..Limits::default() };
+        let access =
+            AccessConfig { read_write_uids, read_write_gids, read_only_uids, read_only_gids, limits };
+        let (shift, learn_limit) = l2fib;
+        let table_size = shift.map(|shift| 128 << shift);
+        let l2fib = L2FibConfig { num_buckets: shift.map(|shift| 1 << shift), table_size, learn_limit };
+        StartupConfig {
+            unix, cpu, buffers, default_rx_mode, l2fib, socksvr, statseg, prometheus, api_trace, access, config_file, journal,
+        }
     }
 }
 

@@ -142,6 +142,18 @@ pub(crate) fn parse(text: &str) -> Result<Block, ConfigError> {
     }
 }
 
+/// A number with a suffix of VPP's: K, M or G, of 1024.
+pub(crate) fn size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.chars().next_back()? {
+        'K' | 'k' => (text.get(..text.len() - 1)?, 10),
+        'M' | 'm' => (text.get(..text.len() - 1)?, 20),
+        'G' | 'g' => (text.get(..text.len() - 1)?, 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    number.checked_mul(1 << shift)
+}
+
 /// Walks the keys and values of one block.
 pub(crate) struct Reader<'a> {
     block: &'a Block,
@@ -199,6 +211,16 @@ impl<'a> Reader<'a> {
         let word = self.value(key, &what)?;
         let digits = word.text.bytes().all(|byte| byte.is_ascii_digit());
         word.text.parse().ok().filter(|number| digits && (min..=max).contains(number)).ok_or_else(|| {
+            ConfigError::new(word.at, format!("`{}' must be {what}, got `{}'", key.text, word.text))
+        })
+    }
+
+    /// A number or a size with bounds: 4096, 64K, 2M, 1G.
+    pub(crate) fn size(&mut self, key: &Word, min: u64, max: u64) -> Result<u64, ConfigError> {
+        let most = if max == u64::MAX { String::new() } else { format!(" and at most {max}") };
+        let what = format!("a number such as 4096, 64K, 2M or 1G, at least {min}{most}");
+        let word = self.value(key, &what)?;
+        size(&word.text).filter(|number| (min..=max).contains(number)).ok_or_else(|| {
             ConfigError::new(word.at, format!("`{}' must be {what}, got `{}'", key.text, word.text))
         })
     }

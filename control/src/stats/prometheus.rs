@@ -7,10 +7,16 @@
 //! | `wharf_node_calls_total`, `vectors`, `clocks`, `suspends` | `node` | what a node did |
 //! | `wharf_errors_total` | `node`, `reason` | why packets were dropped, and what else nodes count |
 //! | `wharf_buffers` | `pool`, `state` | buffers `cached`, `used`, `available` |
-//! | `wharf_heartbeat` and the other numbers of `/sys` | | as there |
+//! | `wharf_boottime` | | when the daemon started, seconds since 1970 |
+//! | `wharf_heartbeat` | | grows each second while the daemon lives |
+//! | `wharf_input_rate` | | packets received a second |
+//! | `wharf_vector_rate` | | packets that a node processes at a time |
+//! | `wharf_num_worker_threads` | | workers |
+//! | `wharf_last_update`, `wharf_last_stats_clear` | | as in VPP |
 //!
 //! Counters are sums over all threads since the start: `clear` commands don't touch them.
 
+use super::{ABSENT, UNCOUNTED};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -111,6 +117,41 @@ fn total(threads: &[Vec<u64>], number: usize) -> u64 {
     threads.iter().filter_map(|row| row.get(number)).fold(0, |sum, n| sum.wrapping_add(*n))
 }
 
+fn interface_help(counter: &str) -> &'static str {
+    match counter {
+        "drops" => "Packets received there that were dropped.",
+        "punt" => "Packets received there that went to the host.",
+        "ip4" => "IPv4 packets received there.",
+        "rx-no-buf" => "Packets not received for want of a buffer.",
+        "rx-miss" => "Packets that the device lost.",
+        "rx-error" => "Packets that the driver refused.",
+        "tx-error" => "Packets not sent.",
+        _ => "Packets.",
+    }
+}
+
+fn node_help(counter: &str) -> &'static str {
+    match counter {
+        "calls" => "Times that the node ran.",
+        "vectors" => "Packets that the node processed.",
+        "clocks" => "Clock ticks that the node took.",
+        _ => "Times that the node waited.",
+    }
+}
+
+fn sys_help(gauge: &str) -> &'static str {
+    match gauge {
+        "boottime" => "When the daemon started, in seconds since 1970.",
+        "heartbeat" => "Grows each second while the daemon lives.",
+        "input_rate" => "Packets received a second.",
+        "last_stats_clear" => "When counters were cleared: never.",
+        "last_update" => "When these numbers were set, in seconds since the start.",
+        "num_worker_threads" => "Workers.",
+        "vector_rate" => "Packets that a node processes at a time, on average.",
+        _ => "A number of the daemon.",
+    }
+}
+
 /// All metrics, in the text format.
 pub fn metrics(stats: &Stats) -> String {
     let entries = stats.read();
@@ -120,8 +161,8 @@ pub fn metrics(stats: &Stats) -> String {
     };
     let (interfaces, nodes) = (names("/if/names"), names("/sys/node/names"));
     let mut text = String::new();
-    let mut family = |name: &str, kind: &str, samples: Vec<(String, u64)>| {
-        let _ = writeln!(text, "# TYPE {name} {kind}");
+    let mut family = |name: &str, kind: &str, help: &str, samples: Vec<(String, u64)>| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
             let _ = writeln!(text, "{name}{labels} {value}");
         }
@@ -138,20 +179,25 @@ pub fn metrics(stats: &Stats) -> String {
     for (name, value) in &entries {
         let parts: Vec<&str> = name.split('/').skip(1).collect();
         match (parts.as_slice(), value) {
+            // What VPP's clients look for, and nothing counts.
+            (["if", counter], _) if ABSENT.contains(counter) || UNCOUNTED.contains(counter) => {}
             (["if", counter], Value::Combined(threads)) => {
+                let did = if *counter == "rx" { "received from" } else { "sent to" };
                 for (at, what) in [(0, "packets"), (1, "bytes")] {
                     let samples = table("interface", &interfaces, threads, 2, at);
-                    family(&format!("wharf_interface_{counter}_{what}_total"), "counter", samples);
+                    let name = format!("wharf_interface_{counter}_{what}_total");
+                    let help = format!("{} {did} the interface.", if at == 0 { "Packets" } else { "Bytes" });
+                    family(&name, "counter", &help, samples);
                 }
             }
             (["if", counter], Value::Simple(threads)) => {
                 let samples = table("interface", &interfaces, threads, 1, 0);
-                let counter = counter.replace('-', "_");
-                family(&format!("wharf_interface_{counter}_total"), "counter", samples);
+                let name = format!("wharf_interface_{}_total", counter.replace('-', "_"));
+                family(&name, "counter", interface_help(counter), samples);
             }
             (["sys", "node", counter], Value::Simple(threads)) => {
                 let samples = table("node", &nodes, threads, 1, 0);
-                family(&format!("wharf_node_{counter}_total"), "counter", samples);
+                family(&format!("wharf_node_{counter}_total"), "counter", node_help(counter), samples);
             }
             (["err", node, ..], Value::Element(count)) => {
                 let reason = parts.get(2..).unwrap_or_default().join("/");
@@ -162,13 +208,13 @@ pub fn metrics(stats: &Stats) -> String {
                 buffers.push((format!("{{pool=\"{}\",state=\"{state}\"}}", escape(pool)), *count));
             }
             (["sys", gauge], Value::Gauge(value)) => {
-                family(&format!("wharf_{gauge}"), "gauge", vec![(String::new(), *value)]);
+                family(&format!("wharf_{gauge}"), "gauge", sys_help(gauge), vec![(String::new(), *value)]);
             }
             _ => {}
         }
     }
-    family("wharf_errors_total", "counter", errors);
-    family("wharf_buffers", "gauge", buffers);
+    family("wharf_errors_total", "counter", "Packets that nodes dropped, and what else they count.", errors);
+    family("wharf_buffers", "gauge", "Buffers of packets.", buffers);
     text
 }
 

@@ -1,17 +1,16 @@
 //! The socket that hands the segment out: to whoever connects, one descriptor, and that is all.
 
+use crate::access::{Access, Peer, Quiet, SocketFile, listen};
 use crate::dataplane::OpError;
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, accept_with, bind, connect, listen, sendmsg, socket_with,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, accept_with, sendmsg,
 };
-use std::fs::Permissions;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Instant;
 use wharf_engine::Engine;
 
 /// Clients served in one go.
@@ -22,34 +21,17 @@ const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 #[derive(Debug)]
 pub struct StatsServer {
     socket: OwnedFd,
-    path: PathBuf,
-}
-
-fn open(path: &Path, group: Option<u32>) -> io::Result<OwnedFd> {
-    let address = SocketAddrUnix::new(path)?;
-    let new = || socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, FLAGS, None);
-    let socket = new()?;
-    match bind(&socket, &address) {
-        // A file left behind by a daemon that is gone.
-        Err(Errno::ADDRINUSE) if connect(new()?, &address) == Err(Errno::CONNREFUSED) => {
-            std::fs::remove_file(path)?;
-            bind(&socket, &address)?;
-        }
-        result => result?,
-    }
-    if group.is_some() {
-        chown(path, None, group)?;
-    }
-    std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    listen(&socket, 64)?;
-    Ok(socket)
+    _file: SocketFile,
+    access: Access,
+    refusals: Quiet,
 }
 
 impl StatsServer {
-    /// Listens at `path`, for the daemon's user and a group.
-    pub fn start(path: &Path, group: Option<u32>) -> Result<StatsServer, OpError> {
+    /// Listens at `path`. Who may only look may read all that there is.
+    pub fn start(path: &Path, access: Access) -> Result<StatsServer, OpError> {
         let failed = |error| OpError::System(format!("cannot serve statistics on {}", path.display()), error);
-        Ok(StatsServer { socket: open(path, group).map_err(failed)?, path: path.to_owned() })
+        let (socket, _file) = listen(path, SocketType::SEQPACKET, &access).map_err(failed)?;
+        Ok(StatsServer { socket, _file, access, refusals: Quiet::default() })
     }
 
     /// Readable when somebody has connected.
@@ -58,7 +40,7 @@ impl StatsServer {
     }
 
     /// Serves those who have connected.
-    pub fn process(&self, engine: &Engine) {
+    pub fn process(&mut self, engine: &Engine) {
         for _ in 0..ACCEPTS {
             let client = match accept_with(&self.socket, FLAGS) {
                 Ok(client) => client,
@@ -68,6 +50,14 @@ impl StatsServer {
                     return;
                 }
             };
+            let peer = Peer::of(client.as_fd());
+            if !peer.as_ref().is_ok_and(|peer| self.access.rights(peer).is_some()) {
+                if let Some(more) = self.refusals.tell(Instant::now()) {
+                    let who = peer.map_or_else(|error| error.to_string(), |peer| peer.to_string());
+                    tracing::warn!("reader of statistics refused: {who} ({more} more were)");
+                }
+                continue;
+            }
             if let Err(error) = hand_over(&client, engine.stats().segment().fd()) {
                 tracing::debug!("reader of statistics not served: {error}");
             }
@@ -85,10 +75,4 @@ fn hand_over(client: &OwnedFd, segment: BorrowedFd<'_>) -> io::Result<()> {
     }
     sendmsg(client, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
-}
-
-impl Drop for StatsServer {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
 }

@@ -3,7 +3,7 @@
 use super::health::TxHealth;
 use super::lent::Lent;
 use super::testing::FakeKernel;
-use super::{Area, Descriptor, RingSizes, XdpInput, XdpOutput, offload};
+use super::{Area, Descriptor, RingSizes, XdpInput, XdpOutput};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +12,7 @@ use wharf_engine::buffer::{Owner, PoolConfig};
 const STRIDE: usize = 2368;
 use wharf_engine::device::RxMode;
 use wharf_engine::engine::InterfaceSetup;
+use wharf_engine::offload;
 use wharf_engine::worker::Worker;
 use wharf_engine::{
     Cx, DeviceOutput as Out, Disposition, Engine, EngineConfig, GraphBuilder, NoError, Node, PacketRef,
@@ -60,8 +61,7 @@ impl Rig {
         let (mut engine, mut workers) = Engine::manual(&config, list).unwrap();
         let worker = workers.remove(0);
         let input = engine.graph().find("echo");
-        engine
-            .set_interface(ONE, Some(InterfaceSetup { name: "x".into(), up: true, input, loopback: false }));
+        engine.set_interface(ONE, Some(InterfaceSetup { name: "x".into(), up: true, input, loopback: None }));
         let (base, buffers) = (engine.pool().memory().base(), engine.pool().total());
         // SAFETY: no kernel but the fake one, which reads and writes no buffer.
         let area = unsafe { Area::new(base, buffers as usize * STRIDE, STRIDE as u32) }.unwrap();

@@ -1,11 +1,11 @@
 //! `af_xdp-input`: a receive queue of a Linux interface. Frames arrive in buffers of the pool: nothing is copied.
 
 use super::lent::Lent;
-use super::{RxKick, RxQueue, offload};
+use super::{RxKick, RxQueue};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use wharf_engine::device::{DeviceInput, RxBurst};
-use wharf_engine::flags;
+use wharf_engine::{flags, offload};
 
 /// Free places in the fill ring before it is filled again.
 const REFILL: u32 = 64;
@@ -63,6 +63,8 @@ impl XdpInput {
                     bits = flags::L4_CSUM_PARTIAL;
                 }
             }
+            // The kernel wrote it, often on another core; the next node reads it a frame of packets later.
+            wharf_engine::prefetch(memory.at(frame.buffer, frame.offset));
             rx.push(buffer, frame.offset, frame.len, bits);
         }
         let invalid = self.queue.invalid();

@@ -388,6 +388,11 @@ impl XdpManager {
         events
     }
 
+    /// With what an interface was made.
+    pub fn config(&self, index: SwIfIndex) -> Option<&XdpConfig> {
+        self.interfaces.get(&index).map(|interface| &interface.config)
+    }
+
     /// For `show af_xdp`.
     pub fn info(&self, index: SwIfIndex) -> Option<XdpInfo> {
         let interface = self.interfaces.get(&index)?;

@@ -3,7 +3,7 @@
 //! With it the kernel sends a frame on as CHECKSUM_PARTIAL: over a veth nobody ever computes the
 //! sum, and a real device computes it in hardware where it can.
 
-use super::offload::PartialChecksum;
+use wharf_engine::offload::PartialChecksum;
 
 /// Bytes of metadata before each frame, as registered with the UMEM.
 pub const TX_METADATA_LEN: u32 = 24;
@@ -35,7 +35,7 @@ impl TxMetadata {
     /// False, and nothing written, when the headroom is too short; when the checksum field lies
     /// outside the frame, to which the kernel answers EINVAL for ever and the queue stands still;
     /// or when the frame is padded, because the kernel sums up to its end. Then
-    /// [`finish`](super::offload::finish) the checksum in software.
+    /// [`finish`](wharf_engine::offload::finish) the checksum in software.
     #[must_use]
     pub fn write(self, headroom: &mut [u8], frame_len: usize) -> bool {
         let field_end = usize::from(self.checksum.start) + usize::from(self.checksum.offset) + 2;

@@ -23,7 +23,6 @@ pub mod link;
 mod metadata;
 pub mod netlink;
 pub mod netns;
-pub mod offload;
 mod output;
 pub mod program;
 mod queue;

@@ -2,12 +2,12 @@
 
 use super::health::TxHealth;
 use super::lent::Lent;
-use super::{TX_METADATA_BYTES, TxFrame, TxKick, TxMetadata, TxQueue, offload};
+use super::{TX_METADATA_BYTES, TxFrame, TxKick, TxMetadata, TxQueue};
 use std::sync::Arc;
 use wharf_engine::Packet;
 use wharf_engine::buffer::BufferIndex;
 use wharf_engine::device::{DeviceOutput, TxBurst};
-use wharf_engine::flags;
+use wharf_engine::{flags, offload};
 
 /// Completions taken in one go.
 const COMPLETIONS: u32 = 1024;

@@ -179,6 +179,16 @@ impl MemifManager {
         Ok(())
     }
 
+    /// Where a socket is, and who may connect to it.
+    pub fn socket(&self, id: u32) -> Option<(&Address, &Access)> {
+        self.sockets.get(&id).map(|socket| (&socket.address, &socket.access))
+    }
+
+    /// With what an interface was made.
+    pub fn config(&self, sw_if_index: SwIfIndex) -> Option<&MemifConfig> {
+        self.interfaces.get(&sw_if_index).map(|interface| &interface.config)
+    }
+
     /// The sockets, by id.
     pub fn sockets(&self) -> Vec<SocketInfo> {
         self.sockets.iter().map(|(id, socket)| socket.info(*id)).collect()

@@ -85,7 +85,7 @@ impl Rig {
         let input = engine.graph().find("echo");
         engine.set_interface(
             ONE,
-            Some(InterfaceSetup { name: "memif0/0".into(), up: true, input, loopback: false }),
+            Some(InterfaceSetup { name: "memif0/0".into(), up: true, input, loopback: None }),
         );
         let dir = Dir::new();
         let manager = MemifManager::new(&dir.0, "wharf").unwrap();

@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use wharf_engine::clock;
 use wharf_engine::ring::{Consumer, Producer, ring};
+use wharf_engine::wake::Waker;
 
-/// Bursts on their way to the file.
-const RING: usize = 64;
+/// Bursts on their way to the file, which may be of a packet each.
+const RING: usize = 4096;
+/// Bytes on their way to the file.
+pub(super) const MAX_WAITING: u64 = 64 << 20;
 
 /// A capture to be made.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ struct Shared {
     /// The worker has recorded as many as were asked for.
     full: AtomicBool,
     dropped: AtomicU64,
+    /// Bytes that main has not written yet.
+    waiting: AtomicU64,
 }
 
 /// The worker's half.
@@ -72,6 +77,8 @@ struct Shared {
 pub(super) struct Tap {
     shared: Arc<Shared>,
     chunks: Producer<Chunk>,
+    /// Who writes.
+    main: Option<Waker>,
     left: u64,
     snaplen: u32,
     nanoseconds: bool,
@@ -101,12 +108,15 @@ impl Tap {
         if packets == 0 {
             return true;
         }
-        match self.chunks.push(chunk) {
-            Ok(()) => self.left -= packets,
-            Err(_) => {
-                let dropped = &self.shared.dropped;
-                dropped.store(dropped.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
-            }
+        let (waiting, len) = (&self.shared.waiting, chunk.bytes.len() as u64);
+        let has_room = waiting.fetch_add(len, Ordering::Relaxed) + len <= MAX_WAITING;
+        if has_room && self.chunks.push(chunk).is_ok() {
+            self.left -= packets;
+            self.main.iter().for_each(Waker::wake);
+        } else {
+            waiting.fetch_sub(len, Ordering::Relaxed);
+            let dropped = &self.shared.dropped;
+            dropped.store(dropped.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
         }
         if self.left == 0 {
             // After the last push: who sees this sees that.
@@ -129,7 +139,12 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    pub(super) fn start(config: CaptureConfig, mode: PgMode) -> Result<(Capture, Tap), PgError> {
+    /// Makes the file. `main` is woken when there is something to write.
+    pub(super) fn start(
+        config: CaptureConfig,
+        mode: PgMode,
+        main: Option<Waker>,
+    ) -> Result<(Capture, Tap), PgError> {
         let fail = |source| PgError::Capture { file: config.file.clone(), source };
         let mut file = File::create(&config.file).map_err(fail)?;
         file.write_all(&file_header(config.snaplen, mode, config.nanoseconds)).map_err(fail)?;
@@ -139,6 +154,7 @@ impl Capture {
         let tap = Tap {
             shared: Arc::clone(&shared),
             chunks: producer,
+            main,
             left: if config.max_packets == 0 { u64::MAX } else { config.max_packets },
             snaplen: config.snaplen,
             nanoseconds: config.nanoseconds,
@@ -153,6 +169,7 @@ impl Capture {
         // As many as the ring holds, so that a busy worker does not keep main here.
         for _ in 0..RING {
             let Some(chunk) = self.chunks.pop() else { break };
+            self.shared.waiting.fetch_sub(chunk.bytes.len() as u64, Ordering::Relaxed);
             let Some(file) = &mut self.file else { continue };
             match file.write_all(&chunk.bytes) {
                 Ok(()) => self.packets += chunk.packets,

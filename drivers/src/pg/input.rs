@@ -34,7 +34,10 @@ impl Player {
             (self.since, self.base) = (now, 0);
         }
         let owed = self.owed(now);
-        let want = owed.min(rx.room() as u64);
+        let mut want = owed.min(rx.room() as u64);
+        if self.stream.config.max_frame != 0 {
+            want = want.min(self.stream.config.max_frame.into());
+        }
         let Player { stream, packets, bytes, .. } = self;
         let mut fresh = rx.fresh(want as usize);
         for _ in 0..fresh.left() {
@@ -160,7 +163,8 @@ mod tests {
 
     fn player(rate: f64, limit: u64) -> Player {
         let source = Source::Template(Template::constant(vec![0; 60]));
-        let stream = Arc::new(Stream::new(StreamConfig { name: "s".into(), limit, rate, source }));
+        let stream =
+            Arc::new(Stream::new(StreamConfig { name: "s".into(), limit, rate, max_frame: 0, source }));
         stream.enable();
         Player { stream, run: 1, packets: 0, bytes: 0, since: 1000, base: 0 }
     }

@@ -10,9 +10,10 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use wharf_engine::ring::{Producer, ring};
+use wharf_engine::wake::Waker;
 
 /// Streams on their way to the worker.
 const ADDED: usize = 64;
@@ -150,7 +151,9 @@ pub struct PgInterface {
     wake: Arc<OwnedFd>,
     counters: Arc<PgCounters>,
     taps: Producer<Tap>,
-    capture: Option<Capture>,
+    /// Locked by main alone, so that also what only looks can write what has come.
+    capture: Mutex<Option<Capture>>,
+    main: Option<Waker>,
 }
 
 impl PgInterface {
@@ -173,7 +176,8 @@ impl PgInterface {
             wake,
             counters,
             taps,
-            capture: None,
+            capture: Mutex::new(None),
+            main: None,
         };
         Ok((interface, input, output))
     }
@@ -283,27 +287,39 @@ impl PgInterface {
         if let Some(running) = self.capture().filter(|c| c.running) {
             return Err(PgError::CaptureRuns(running.file));
         }
-        let (capture, tap) = Capture::start(config, self.mode)?;
+        let (capture, tap) = Capture::start(config, self.mode, self.main.clone())?;
         self.taps.push(tap).map_err(|_| PgError::Busy)?;
-        self.capture = Some(capture);
+        *self.capture_mut() = Some(capture);
         Ok(())
+    }
+
+    fn capture_mut(&mut self) -> &mut Option<Capture> {
+        self.capture.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the capture: what was sent so far is in the file. `None` if there was none.
     pub fn stop_capture(&mut self) -> Option<CaptureInfo> {
-        let capture = self.capture.as_mut()?;
+        let capture = self.capture_mut().as_mut()?;
         capture.stop();
         Some(capture.info())
     }
 
-    /// The capture that runs, or the last one.
+    /// The capture that runs, or the last one. What was sent so far is in the file.
     pub fn capture(&self) -> Option<CaptureInfo> {
-        self.capture.as_ref().map(Capture::info)
+        let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = capture.as_mut()?;
+        capture.poll();
+        Some(capture.info())
     }
 
-    /// What main does every few milliseconds: write what was captured, free what was deleted.
+    /// Wakes main when there is something for [`PgInterface::poll`].
+    pub fn set_waker(&mut self, main: Waker) {
+        self.main = Some(main);
+    }
+
+    /// What main does when it is woken, and every now and then: write what was captured, free what was deleted.
     pub fn poll(&mut self) {
-        if let Some(capture) = &mut self.capture {
+        if let Some(capture) = self.capture_mut() {
             capture.poll();
         }
         if !self.waiting.is_empty() {

@@ -69,6 +69,8 @@ pub struct StreamScript {
     pub limit: Option<u64>,
     /// Packets per second; 0 is as fast as possible.
     pub rate: f64,
+    /// Packets that go into the graph together; 0 is as many as fit.
+    pub max_frame: u32,
     /// What is played.
     pub source: ScriptSource,
 }
@@ -107,7 +109,7 @@ impl StreamScript {
             }
         };
         let limit = self.limit.unwrap_or(limit);
-        Ok(StreamConfig { name: self.name, limit, rate: self.rate, source })
+        Ok(StreamConfig { name: self.name, limit, rate: self.rate, max_frame: self.max_frame, source })
     }
 }
 
@@ -185,7 +187,7 @@ fn parse_block<'a>(
     braced: bool,
 ) -> Result<StreamScript, ScriptError> {
     let (mut name, mut interface, mut node, mut worker) = (None, None, None, None);
-    let (mut limit, mut rate, mut size, mut pcap) = (None, 0.0, None, None);
+    let (mut limit, mut rate, mut max_frame, mut size, mut pcap) = (None, 0.0, 0, None, None);
     let mut data: Option<Data> = None;
     // The data's first header depends on the node, which may come later.
     let mut data_words: Option<Vec<&str>> = None;
@@ -204,6 +206,7 @@ fn parse_block<'a>(
             "node" => node = Some(words.value(word, "a node")?.to_owned()),
             "worker" => worker = Some(words.number(word, "a worker's number")?),
             "limit" => limit = Some(words.number(word, "a number of packets")?),
+            "maxframe" => max_frame = words.number(word, "a number of packets")?,
             "pcap" => pcap = Some(PathBuf::from(words.value(word, "a file")?)),
             "rate" => {
                 let text = words.value(word, "packets per second")?;
@@ -254,6 +257,7 @@ fn parse_block<'a>(
         worker,
         limit,
         rate,
+        max_frame,
         source,
     })
 }

@@ -24,11 +24,11 @@ fn build(template: &Template, n: u64) -> Vec<u8> {
 #[test]
 fn the_block_of_vpps_examples() {
     let script = parse(
-        "new { name X limit 100 size 64-64 interface pg3 node ethernet-input worker 2 rate 1e6
+        "new { name X limit 100 size 64-64 interface pg3 node ethernet-input worker 2 rate 1e6 maxframe 16
            data { IP4: 1.2.3 -> 4.5.6  UDP: 1.1.1.1 -> 2.2.2.2  UDP: 1234 -> 2345  incrementing 30 } }",
     );
     assert_eq!((script.name.as_str(), script.interface.as_str()), ("X", "pg3"));
-    assert_eq!((script.limit, script.worker, script.rate), (Some(100), Some(2), 1e6));
+    assert_eq!((script.limit, script.worker, script.rate, script.max_frame), (Some(100), Some(2), 1e6, 16));
     let config = script.into_config(PgMode::Ethernet).unwrap();
     let Source::Template(template) = config.source else { panic!() };
     let packet = build(&template, 7);

@@ -22,6 +22,8 @@ pub struct StreamConfig {
     pub limit: u64,
     /// Packets per second; 0 is as fast as possible.
     pub rate: f64,
+    /// Packets that go into the graph together; 0 is as many as fit.
+    pub max_frame: u32,
     /// What is played.
     pub source: Source,
 }

@@ -53,7 +53,7 @@ fn attach(engine: &mut Engine, mode: RxMode) -> (PgInterface, PgInterface) {
     let (pg1, _, output) = PgInterface::new("pg1", PgMode::Ethernet).unwrap();
     let node = engine.graph().find("forward");
     for (index, name) in [(IN, "pg0"), (OUT, "pg1")] {
-        let setup = InterfaceSetup { name: name.into(), up: true, input: node, loopback: false };
+        let setup = InterfaceSetup { name: name.into(), up: true, input: node, loopback: None };
         engine.set_interface(index, Some(setup));
     }
     engine.attach_output(OUT, WorkerIndex(0), Box::new(output)).unwrap();
@@ -166,7 +166,7 @@ fn template(len: usize) -> Source {
 }
 
 fn stream(name: &str, limit: u64, rate: f64, source: Source) -> StreamConfig {
-    StreamConfig { name: name.into(), limit, rate, source }
+    StreamConfig { name: name.into(), limit, rate, max_frame: 0, source }
 }
 
 #[test]
@@ -296,14 +296,16 @@ fn packets_that_main_does_not_fetch_in_time_are_counted() {
     let file = Temp::new();
     let mut rig = Rig::new();
     rig.pg1.start_capture(CaptureConfig::new(&file.0)).unwrap();
-    rig.pg0.add(stream("s", 256 * 100, 0.0, template(60))).unwrap();
+    // A burst takes 256 * (16 + 60) bytes.
+    let (bursts, fit) = (4000, capture::MAX_WAITING / (256 * 76));
+    rig.pg0.add(stream("s", 256 * bursts, 0.0, template(60))).unwrap();
     rig.pg0.enable("s").unwrap();
     let mut worker = rig.worker.take().unwrap();
     while worker.turn() {}
     rig.worker = Some(worker);
     let info = rig.pg1.stop_capture().unwrap();
-    assert_eq!((info.packets, info.dropped), (64 * 256, 36 * 256));
-    assert_eq!(read(&file.0).1.len(), 64 * 256);
+    assert_eq!((info.packets, info.dropped), (fit * 256, (bursts - fit) * 256));
+    assert_eq!(read(&file.0).1.len() as u64, fit * 256);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::net::UdpSocket;
 
 use rustix::io::Errno;
 use wharf_drivers::af_xdp::{
-    TX_METADATA_BYTES, TxKick, TxMetadata, XskSocket, offload,
+    TX_METADATA_BYTES, TxKick, TxMetadata, XskSocket,
     program::{AttachMode, Steal, XdpProgram},
 };
+use wharf_engine::offload;
 
 use crate::lab::{Lab, Pool, config, eventually, fill, ip, numbered, received, send, udp};
 

@@ -17,18 +17,27 @@ pub struct InterfaceSetup {
     pub up: bool,
     /// The node that received packets go to.
     pub input: Option<NodeIndex>,
-    /// Whether what it sends comes back as received.
-    pub loopback: bool,
+    /// Whether what it sends comes back.
+    pub loopback: Option<Loopback>,
+}
+
+/// What a loopback is. What it sends goes to its `input`, as from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loopback {
+    /// An end of its own: it receives what it sends.
+    Own,
+    /// A bridge's router interface: what it sends is the bridge's, and it receives what nodes say that it does.
+    Bridged,
 }
 
 impl Engine {
     /// Sets what the engine knows of an interface, or forgets it.
     pub fn set_interface(&mut self, index: SwIfIndex, interface: Option<InterfaceSetup>) {
         self.counters.ensure(index.0);
-        self.loops.retain(|i| *i != index);
-        if interface.as_ref().is_some_and(|i| i.loopback) {
-            self.loops.push(index);
-        }
+        match interface.as_ref().and_then(|i| i.loopback) {
+            Some(loopback) => self.loops.insert(index, loopback),
+            None => self.loops.remove(&index),
+        };
         if interface.is_none() {
             self.virtuals.remove(&index);
         }
@@ -57,9 +66,11 @@ impl Engine {
         if let Some(node) = self.virtuals.get(&index) {
             return vec![TxPath::Node(*node); self.workers.len()];
         }
+        if let Some(loopback) = self.loops.get(&index) {
+            return vec![TxPath::Loop { received: *loopback == Loopback::Own }; self.workers.len()];
+        }
         (0..self.workers.len() as u16)
             .map(|worker| match owners.get(usize::from(worker) % owners.len().max(1)) {
-                _ if self.loops.contains(&index) => TxPath::Loop,
                 _ if owners.contains(&worker) => TxPath::Here,
                 Some(owner) => TxPath::Worker(*owner),
                 None => TxPath::None,

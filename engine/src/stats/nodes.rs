@@ -1,6 +1,6 @@
-//! The counters of nodes: `/sys/node/...`, and `/err/NODE/REASON` as links into `/node/errors`.
+//! The counters of nodes: `/sys/node/...` and, as links into these, `/nodes/NODE/...`; `/err/NODE/REASON` as links into `/node/errors`.
 
-use super::{Counter, Entry, Names, Row, Stats, Table};
+use super::{Counter, Entry, Names, Row, Stats, Table, link_name};
 use crate::node::NodeCounters;
 use std::io;
 
@@ -15,7 +15,7 @@ const NUMBERS: [&str; 4] = ["calls", "vectors", "clocks", "suspends"];
 #[derive(Debug)]
 pub(crate) struct NodeStats {
     names: Names,
-    numbers: [Table; 4],
+    numbers: [(Table, Entry); 4],
     errors: (Table, Entry),
     workers: usize,
     nodes: Vec<Option<String>>,
@@ -34,7 +34,7 @@ impl NodeStats {
             NUMBERS.map(|name| table(&format!("/sys/node/{name}"), MAX_NODES));
         Ok(NodeStats {
             names: stats.names("/sys/node/names", MAX_NODES)?,
-            numbers: [calls?.0, vectors?.0, clocks?.0, suspends?.0],
+            numbers: [calls?, vectors?, clocks?, suspends?],
             errors: table("/node/errors", MAX_ERRORS)?,
             workers,
             nodes: Vec::new(),
@@ -48,16 +48,19 @@ impl NodeStats {
             return Some(known);
         }
         let number = self.nodes.iter().position(Option::is_none).unwrap_or(self.nodes.len());
-        if !self.numbers.iter().all(|table| table.grow(number + 1)) {
+        if !self.numbers.iter().all(|(table, _)| table.grow(number + 1)) {
             return None;
         }
-        let cells = self.numbers.iter().flat_map(|table| table.column(number));
+        let cells = self.numbers.iter().flat_map(|(table, _)| table.column(number));
         cells.for_each(|cell| cell.store(0, std::sync::atomic::Ordering::Relaxed));
         if number == self.nodes.len() {
             self.nodes.push(None);
         }
         self.nodes[number] = Some(name.to_owned());
         stats.set_name(&self.names, number, Some(name));
+        for (what, (_, entry)) in NUMBERS.iter().zip(&self.numbers) {
+            stats.symlink(&format!("/nodes/{}/{what}", link_name(name)), *entry, number as u32);
+        }
         Some(number)
     }
 
@@ -66,13 +69,14 @@ impl NodeStats {
         if let Some(number) = self.nodes.iter().position(|node| node.as_deref() == Some(name)) {
             self.nodes[number] = None;
             stats.set_name(&self.names, number, None);
+            stats.remove(&format!("/nodes/{}/", link_name(name)));
         }
     }
 
     /// The counters of a node on a worker.
     pub(crate) fn counters(&self, node: usize, worker: usize) -> Option<NodeCounters> {
         let [calls, vectors, clocks, suspends] =
-            self.numbers.each_ref().map(|table| Counter::new(&table.row(worker + 1), node));
+            self.numbers.each_ref().map(|(table, _)| Counter::new(&table.row(worker + 1), node));
         Some(NodeCounters { calls: calls?, vectors: vectors?, clocks: clocks?, suspends: suspends? })
     }
 

@@ -125,7 +125,7 @@ impl Worker {
                 self.transmit(run, frame);
             }
             TxPath::Worker(other) => self.hand_off(usize::from(other), frame, from, to),
-            TxPath::Loop => self.loop_back(tx, frame, from, to),
+            TxPath::Loop { received } => self.loop_back(tx, received, frame, from, to),
             TxPath::Node(node) => self.send_virtual(tx, node, frame, from, to),
             TxPath::Here | TxPath::None => self.discard(tx, frame, from, to, ERROR_NO_QUEUE),
         }
@@ -205,8 +205,15 @@ impl Worker {
         unsafe { self.enqueue_run(node, frame, from, to) };
     }
 
-    /// What a loopback sends, it receives.
-    pub(super) fn loop_back(&mut self, tx: SwIfIndex, frame: &mut Frame, from: usize, to: usize) {
+    /// What a loopback sends comes back.
+    pub(super) fn loop_back(
+        &mut self,
+        tx: SwIfIndex,
+        received: bool,
+        frame: &mut Frame,
+        from: usize,
+        to: usize,
+    ) {
         let Some(input) = self.interfaces().get(tx).and_then(|i| i.input) else {
             return self.discard(tx, frame, from, to, ERROR_NO_QUEUE);
         };
@@ -218,8 +225,12 @@ impl Worker {
             packet.meta = Default::default();
             bytes += u64::from(packet.len);
         }
-        self.state.counters.tx.add(worker, tx.0, (to - from) as u64, bytes);
-        self.state.counters.rx.add(worker, tx.0, (to - from) as u64, bytes);
+        // The packets stay in the graph: for the balance they are neither sent nor received.
+        let counters = &self.state.counters;
+        counters.virtual_tx.add(worker, tx.0, (to - from) as u64, bytes);
+        if received {
+            counters.virtual_rx.add(worker, tx.0, (to - from) as u64, bytes);
+        }
         // SAFETY: the range is inside the frame, which the caller clears.
         unsafe { self.enqueue_run(input, frame, from, to) };
     }

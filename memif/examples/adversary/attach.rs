@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memif::wire::{ADD_RING_FLAG_S2M, AddRing, Init, Message, VERSION};
@@ -17,6 +18,21 @@ use crate::memory::Memory;
 pub(crate) const ANSWER: Duration = Duration::from_millis(500);
 /// The rate of accepts is limited, so a connection may have to wait for its turn.
 pub(crate) const TURN: Duration = Duration::from_secs(10);
+
+/// What is refused is refused this soon, where the machine has time for it.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// Refusals that came later than [`PROMPT`].
+static LATE: AtomicU64 = AtomicU64::new(0);
+
+/// The end of a case with `count` refusals: an error if most of them were late.
+pub(crate) fn refusals(count: u64) -> Result<String, String> {
+    let late = LATE.swap(0, Ordering::Relaxed);
+    if 2 * late > count {
+        return Err(format!("{late} of {count} refusals took more than {PROMPT:?}"));
+    }
+    Ok(format!("{count} messages refused, {late} of them late"))
+}
 
 /// What the server said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +168,10 @@ impl Attach {
 
     /// Waits for the server to refuse what was said last; `what` it was.
     pub(crate) fn refused(&self, what: &str) -> Result<String, String> {
-        match self.answer(ANSWER) {
+        let start = Instant::now();
+        let answer = self.answer(ANSWER);
+        LATE.fetch_add(u64::from(start.elapsed() > PROMPT), Ordering::Relaxed);
+        match answer {
             Answer::Message(Message::Disconnect { reason, .. }) => Ok(reason),
             Answer::Closed => Ok("closed".into()),
             other => Err(format!("not refused: {what}: {other:?}")),

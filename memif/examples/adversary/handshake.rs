@@ -7,7 +7,7 @@ use memif::wire::{ADD_RING_FLAG_S2M, AddRing, Hello, Init, MESSAGE_SIZE, Message
 use rustix::fs::{Mode, OFlags, SealFlags};
 
 use crate::Options;
-use crate::attach::{ANSWER, Answer, Attach, add_ring, eventfd, init, try_connect};
+use crate::attach::{ANSWER, Answer, Attach, Link, add_ring, eventfd, init, refusals, try_connect};
 use crate::memory::{Memory, Random, memfd};
 
 type Done = Result<String, String>;
@@ -130,14 +130,15 @@ pub(crate) fn messages(options: &Options) -> Done {
     if attach.answer(ANSWER) != Answer::Message(Message::Ack) {
         return Err("a name without NUL is refused".into());
     }
-    // The id is taken now.
+    drop(attach);
+    let _first = Link::up(options, 1, 4, 0)?;
     let second = Attach::hello(options)?;
     second.say(&init(options), &[])?;
     let why = second.refused("an id in use")?;
     if !why.contains("connected already") {
         return Err(format!("an id in use: {why}"));
     }
-    Ok(format!("{} messages refused", count + 1))
+    refusals(count + 1)
 }
 
 /// M2: descriptors in wrong numbers, at wrong places, and of wrong kinds.
@@ -181,7 +182,7 @@ pub(crate) fn descriptors(options: &Options) -> Done {
         attach.refused(&format!("{what} instead of an eventfd"))?;
         count += 1;
     }
-    Ok(format!("{count} messages refused"))
+    refusals(count)
 }
 
 fn bad_regions() -> Result<Vec<(&'static str, OwnedFd)>, String> {
@@ -280,11 +281,18 @@ pub(crate) fn geometry(options: &Options) -> Done {
     memory.set_u32(memory.ring(1), 0);
     attach.say(&Message::Connect { if_name: "x".into() }, &[])?;
     attach.refused("a ring without cookie")?;
-    Ok(format!("{} messages refused, region {refused:?} was too many", count + 2))
+    Ok(format!("{}, region {refused:?} was too many", refusals(count + 2)?))
 }
 
-/// M4: as many connections as it gets, of which each says nothing, or too little.
+/// Sockets that [`half_open`] holds.
+const HELD: usize = 10_000;
+
+/// M4: as many connections as it gets, of which each says nothing, or too little, or a byte.
 pub(crate) fn half_open(options: &Options) -> Done {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let more = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, more)
+        .map_err(|e| format!("setrlimit: {e}"))?;
     let (start, mut random) = (Instant::now(), Random::new(options.seed));
     let mut held = std::collections::VecDeque::new();
     let (mut opened, mut refused) = (0u64, 0u64);
@@ -292,8 +300,10 @@ pub(crate) fn half_open(options: &Options) -> Done {
         match try_connect(options)? {
             Some(attach) => {
                 opened += 1;
-                if random.below(2) == 0 {
-                    attach.say(&init(options), &[])?;
+                match random.below(4) {
+                    0 => attach.raw(&[0], &[])?,
+                    1 | 2 => attach.say(&init(options), &[])?,
+                    _ => {}
                 }
                 held.push_back(attach);
             }
@@ -302,11 +312,11 @@ pub(crate) fn half_open(options: &Options) -> Done {
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
         }
-        if held.len() > 500 {
+        if held.len() > HELD {
             held.pop_front();
         }
     }
-    Ok(format!("{opened} connections opened, {refused} times the queue was full"))
+    Ok(format!("{opened} connections opened, {} held, {refused} times the queue was full", held.len()))
 }
 
 /// M4: connections that go as soon as they have come.
@@ -325,17 +335,16 @@ pub(crate) fn connect_close(options: &Options) -> Done {
     Ok(format!("{opened} connections opened and closed, {refused} times the queue was full"))
 }
 
-/// M4: guesses of the secret of the interface; none may be answered with ACK.
+/// M4: so many guesses of the secret of the interface; none may be answered with ACK.
 pub(crate) fn wrong_secrets(options: &Options) -> Done {
+    const GUESSES: u32 = 1000;
     let (start, mut random) = (Instant::now(), Random::new(options.seed));
-    let mut count = 0;
-    while start.elapsed() < options.time {
+    for _ in 0..GUESSES {
         let attach = Attach::hello(options)?;
         let Message::Init(mut guess) = init(options) else { return Err("INIT is no INIT".into()) };
         guess.secret.fill_with(|| random.next() as u8);
         attach.say(&Message::Init(guess), &[])?;
         attach.refused("a guess of the secret")?;
-        count += 1;
     }
-    Ok(format!("{count} guesses"))
+    Ok(format!("{GUESSES} guesses in {:?}", start.elapsed()))
 }

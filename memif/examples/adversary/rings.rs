@@ -269,10 +269,10 @@ pub(crate) fn storm(options: &Options) -> Done {
     Ok(format!("{count} interrupts, masked {masked}"))
 }
 
-/// M8: attaches with 16 queues, sends a little, goes; again and again.
+/// M8: attaches with 16 queues, sends a little, goes; again and again, 200 times at least.
 pub(crate) fn churn(options: &Options) -> Done {
     let (start, mut count, mut sent) = (Instant::now(), 0, 0);
-    while start.elapsed() < options.time {
+    while count < 200 || start.elapsed() < options.time {
         let link = Link::up(options, 16, 5, 0)?;
         let mut traffic = Traffic::default();
         for _ in 0..20 {

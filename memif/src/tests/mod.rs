@@ -44,13 +44,12 @@ struct Link {
     client: Connection,
 }
 
-/// Runs both handshakes to their end.
+/// Runs both handshakes to their end. No time passes for them: how fast this machine is does not matter.
 fn run(listener: &mut Listener, mut client: Client) -> Link {
-    let limit = Instant::now() + Duration::from_secs(10);
+    let now = Instant::now();
     let (mut at_server, mut at_client) = (None, None);
     while at_server.is_none() || at_client.is_none() {
-        let now = Instant::now();
-        assert!(now < limit, "handshake hangs");
+        assert!(now.elapsed() < Duration::from_secs(10), "handshake hangs");
         for event in listener.process(now) {
             match event {
                 ServerEvent::Connected(c) => at_server = Some(*c),

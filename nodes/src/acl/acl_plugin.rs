@@ -11,13 +11,16 @@
 //! CLI: `set acl-plugin acl`, `set acl-plugin interface`, `show acl-plugin acl`, `show acl-plugin sessions`, `acl explain`.
 //!
 //! Which packets belong to a session: those of its flow in both directions, on the interface whose list opened it. A later fragment has no ports,
-//! so it belongs to none, and rules judge it by addresses and protocol; neither do ICMP errors.
+//! so it belongs to none, and rules judge it by addresses and protocol. An ICMP error (destination unreachable, time exceeded, parameter problem; in IPv6
+//! packet too big too) belongs to the session of the packet that it quotes, if it goes to that packet's sender; it does not keep the session alive. VPP leaves
+//! errors to the rules. One that quotes no packet of a session, or too little of it, is left to them here too.
 
-use super::lists::Fields;
+use super::lists::{Fields, Lists};
 use super::packet::{self, Malformed};
 use super::rule::Action;
-use super::sessions::{Found, Opened, Opener, SessionKey, SessionTable, Ticks};
+use super::sessions::{Ahead, Found, Opened, Opener, SessionKey, SessionTable, Ticks};
 use super::tables::{AclTables, Direction, InterfaceAcl};
+use super::verdicts::{Verdict, Verdicts};
 use crate::event::{Event, EventSender};
 use crate::ip4::{Ip4OutputArc, Ip4UnicastArc};
 use crate::l2::{
@@ -26,7 +29,7 @@ use crate::l2::{
 use std::fmt;
 use std::marker::PhantomData;
 use wharf_engine::{
-    Cx, Disposition, FeatureArc, Meta, NoNext, Node, PacketRef, SwIfIndex, TraceView, error_counters,
+    Cx, Disposition, FeatureArc, Meta, NoNext, Node, PacketRef, SwIfIndex, TraceView, error_counters, flags,
 };
 
 /// Nanoseconds between two packets that a node reports as denied.
@@ -49,6 +52,8 @@ pub trait Place: Send + 'static {
     fn interface(p: &PacketRef<'_>, meta: Self::Meta) -> SwIfIndex;
     /// Writes what rules look at into `f`, which is still as its default.
     fn fields(p: &PacketRef<'_>, acl: &InterfaceAcl, f: &mut Fields) -> Kind;
+    /// The packet from its IP header on.
+    fn packet<'a>(p: &'a PacketRef<'_>, acl: &InterfaceAcl) -> &'a [u8];
 }
 
 /// What a packet is to the rules.
@@ -81,6 +86,8 @@ impl Kind {
 pub struct AclPlugin<P: Place> {
     events: EventSender,
     next_log: u64,
+    verdicts: Verdicts,
+    ahead: Ahead,
     place: PhantomData<fn() -> P>,
 }
 
@@ -109,6 +116,11 @@ enum Met {
 }
 
 impl Met {
+    fn of(lists: &Lists, verdict: Verdict) -> Met {
+        let rule = lists.rules().get(verdict.number());
+        rule.map_or(Met::NoRule, |rule| Met::Rule { acl: rule.acl, rule: rule.number })
+    }
+
     fn note(self) -> u64 {
         match self {
             Met::Rule { acl, rule } => 1 << 60 | u64::from(acl & 0xfff_ffff) << 32 | u64::from(rule),
@@ -121,7 +133,13 @@ impl Met {
 impl<P: Place> AclPlugin<P> {
     /// A node that reports through `events`.
     pub fn new(events: EventSender) -> AclPlugin<P> {
-        AclPlugin { events, next_log: 0, place: PhantomData }
+        AclPlugin {
+            events,
+            next_log: 0,
+            verdicts: Verdicts::new(),
+            ahead: Ahead::default(),
+            place: PhantomData,
+        }
     }
 
     const OUTPUT: bool = matches!(P::DIRECTION, Direction::Output);
@@ -133,7 +151,28 @@ impl<P: Place> AclPlugin<P> {
         self.events.send(Event::AclDenied { interface, direction: P::DIRECTION, tuple: f.into(), rule });
     }
 
-    /// A packet of a session, unless that has expired or is ended by what the lists say now.
+    /// The session of a key, unless that has expired or is ended by what the lists say now.
+    #[inline(always)]
+    fn session(
+        cx: &Cx<'_, Self>,
+        acl: &InterfaceAcl,
+        sessions: &SessionTable,
+        key: &SessionKey,
+        now: Ticks,
+    ) -> Option<Found> {
+        let found = sessions.find(key)?;
+        if sessions.is_expired(key, &found, now, &cx.tables().timeouts) {
+            cx.count(Error::Expired);
+            sessions.close(key);
+            return None;
+        }
+        let opened = if found.opener.output { Direction::Output } else { Direction::Input };
+        let stands =
+            found.opener.epoch == acl.side(opened).epoch || Self::recheck(cx, acl, sessions, key, &found);
+        stands.then_some(found)
+    }
+
+    /// Whether a packet belongs to a session, which it then keeps alive.
     #[inline(always)]
     fn in_session(
         cx: &Cx<'_, Self>,
@@ -142,19 +181,27 @@ impl<P: Place> AclPlugin<P> {
         key: &SessionKey,
         f: &Fields,
     ) -> bool {
-        let Some(found) = sessions.find(key) else { return false };
         let now = Ticks::of(cx.now());
-        if sessions.is_expired(key, &found, now, &cx.tables().timeouts) {
-            cx.count(Error::Expired);
-            sessions.close(key);
-            return false;
-        }
-        let opened = if found.opener.output { Direction::Output } else { Direction::Input };
-        if found.opener.epoch != acl.side(opened).epoch && !Self::recheck(cx, acl, sessions, key, &found) {
-            return false;
-        }
+        let Some(found) = Self::session(cx, acl, sessions, key, now) else { return false };
         sessions.touch(&found, now, f.flags, Self::OUTPUT);
         true
+    }
+
+    /// Whether an ICMP error quotes a packet of a session, which went the other way.
+    #[cold]
+    #[inline(never)]
+    fn is_about_session(
+        cx: &Cx<'_, Self>,
+        p: &PacketRef<'_>,
+        interface: SwIfIndex,
+        acl: &InterfaceAcl,
+        f: &Fields,
+    ) -> bool {
+        let Some(sessions) = &cx.tables().sessions else { return false };
+        let quoted = packet::quoted(P::packet(p, acl), f);
+        let key = quoted.and_then(|quoted| SessionKey::new(&quoted, interface, !Self::OUTPUT));
+        let now = Ticks::of(cx.now());
+        key.is_some_and(|key| Self::session(cx, acl, sessions, &key, now).is_some())
     }
 
     /// Whether the lists of today would open a session of yesterday.
@@ -214,42 +261,76 @@ impl<P: Place> AclPlugin<P> {
         acl: &InterfaceAcl,
         f: &Fields,
     ) -> Disposition<Self> {
-        let tables = cx.tables();
-        let mut key = None;
         if acl.reflects
-            && let Some(sessions) = &tables.sessions
+            && let Some(sessions) = &cx.tables().sessions
         {
-            key = SessionKey::new(f, interface, Self::OUTPUT);
-            if let Some(key) = &key
-                && Self::in_session(cx, acl, sessions, key, f)
-            {
+            let key = SessionKey::new(f, interface, Self::OUTPUT);
+            let is_known = match &key {
+                Some(key) => Self::in_session(cx, acl, sessions, key, f),
+                None => f.is_icmp_error() && Self::is_about_session(cx, p, interface, acl, f),
+            };
+            if is_known {
                 p.note(Met::Session.note());
                 return Disposition::NextFeature;
             }
+            return self.by_rules_apart(cx, p, interface, acl, f, key.as_ref());
         }
+        self.by_rules(cx, p, interface, acl, f, None)
+    }
+
+    /// [`AclPlugin::by_rules`], compiled out of the way of packets of sessions.
+    #[inline(never)]
+    fn by_rules_apart(
+        &mut self,
+        cx: &Cx<'_, Self>,
+        p: &mut PacketRef<'_>,
+        interface: SwIfIndex,
+        acl: &InterfaceAcl,
+        f: &Fields,
+        key: Option<&SessionKey>,
+    ) -> Disposition<Self> {
+        self.by_rules(cx, p, interface, acl, f, key)
+    }
+
+    /// What the first rule that matches does with a packet, which belongs to no session yet.
+    #[inline(always)]
+    fn by_rules(
+        &mut self,
+        cx: &Cx<'_, Self>,
+        p: &mut PacketRef<'_>,
+        interface: SwIfIndex,
+        acl: &InterfaceAcl,
+        f: &Fields,
+        key: Option<&SessionKey>,
+    ) -> Disposition<Self> {
+        let tables = cx.tables();
         let side = acl.side(P::DIRECTION);
         let Some(lists) = &side.lists else { return Disposition::NextFeature };
-        let Some(rule) = lists.lookup(f) else {
+        let verdict = self.verdicts.lookup(lists, f);
+        let Some(action) = verdict.action() else {
             p.note(Met::NoRule.note());
             if cx.now() >= self.next_log {
                 self.log(cx.now(), interface, f, None);
             }
             return Disposition::Drop(Error::NoMatch);
         };
-        tables.counters.add(cx.worker(), rule.counter, 1, p.len().into());
-        p.note(Met::Rule { acl: rule.acl, rule: rule.number }.note());
-        match rule.rule.action {
+        tables.counters.add(cx.worker(), verdict.counter(), 1, p.len().into());
+        if p.flags() & flags::TRACED != 0 {
+            p.note(Met::of(lists, verdict).note());
+        }
+        match action {
             Action::Permit => Disposition::NextFeature,
             Action::Reflect => {
-                let opener = Opener { counter: rule.counter, epoch: side.epoch, output: Self::OUTPUT };
-                match Self::open(cx, key.as_ref(), f, opener) {
+                let opener = Opener { counter: verdict.counter(), epoch: side.epoch, output: Self::OUTPUT };
+                match Self::open(cx, key, f, opener) {
                     true => Disposition::NextFeature,
                     false => Disposition::Drop(Error::TooMany),
                 }
             }
             Action::Deny => {
                 if cx.now() >= self.next_log {
-                    self.log(cx.now(), interface, f, Some((rule.acl, rule.number)));
+                    let rule = lists.rules().get(verdict.number()).map(|rule| (rule.acl, rule.number));
+                    self.log(cx.now(), interface, f, rule);
                 }
                 Disposition::Drop(Error::Denied)
             }
@@ -277,7 +358,7 @@ impl<P: Place> Node for AclPlugin<P> {
             if P::fields(p, acl, &mut f) == Kind::Ip
                 && let Some(key) = SessionKey::new(&f, interface, Self::OUTPUT)
             {
-                sessions.prefetch(&key);
+                self.ahead.ask(sessions, &key);
             }
         }
     }
@@ -322,7 +403,7 @@ fn behind_tags<'a>(p: &'a PacketRef<'_>) -> &'a [u8] {
 
 macro_rules! places {
     ($($(#[$doc:meta])* $place:ident, $name:literal, $direction:ident, $arc:ty, $meta:ty,
-       $interface:expr, $fields:expr;)*) => {$(
+       $interface:expr, $fields:expr, $packet:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $place {}
@@ -341,6 +422,10 @@ macro_rules! places {
                 let fields: fn(&PacketRef<'_>, &InterfaceAcl, &mut Fields) -> Kind = $fields;
                 fields(p, acl, f)
             }
+            fn packet<'a>(p: &'a PacketRef<'_>, acl: &InterfaceAcl) -> &'a [u8] {
+                let packet: for<'b> fn(&'b PacketRef<'_>, &InterfaceAcl) -> &'b [u8] = $packet;
+                packet(p, acl)
+            }
         }
     )*};
 }
@@ -348,26 +433,27 @@ macro_rules! places {
 places! {
     /// Routed IPv4 packets that the interface received.
     InIp4Fa, "acl-plugin-in-ip4-fa", Input, Ip4UnicastArc, (),
-        |p, ()| p.rx(), |p, _, f| Kind::of(packet::ip4(p, false, f));
+        |p, ()| p.rx(), |p, _, f| Kind::of(packet::ip4(p, false, f)), |p, _| p.data();
     /// Routed IPv4 packets that the interface is to send.
     OutIp4Fa, "acl-plugin-out-ip4-fa", Output, Ip4OutputArc, SwIfIndex,
-        |_, tx| tx, |p, acl, f| Kind::of(packet::ip4(p, !acl.ip_mode, f));
+        |_, tx| tx, |p, acl, f| Kind::of(packet::ip4(p, !acl.ip_mode, f)),
+        |p, acl| packet::behind_ethernet(p, !acl.ip_mode);
     /// Bridged IPv4 packets that the interface received.
     InIp4L2, "acl-plugin-in-ip4-l2", Input, L2InputIp4Arc, (),
-        |p, ()| p.rx(), |p, _, f| Kind::whole(packet::ip4_any(behind_tags(p)), f);
+        |p, ()| p.rx(), |p, _, f| Kind::whole(packet::ip4_any(behind_tags(p)), f), |p, _| behind_tags(p);
     /// Bridged IPv4 packets that the interface is to send.
     OutIp4L2, "acl-plugin-out-ip4-l2", Output, L2OutputIp4Arc, SwIfIndex,
-        |_, tx| tx, |p, _, f| Kind::whole(packet::ip4_any(behind_tags(p)), f);
+        |_, tx| tx, |p, _, f| Kind::whole(packet::ip4_any(behind_tags(p)), f), |p, _| behind_tags(p);
     /// Bridged IPv6 packets that the interface received.
     InIp6L2, "acl-plugin-in-ip6-l2", Input, L2InputIp6Arc, (),
-        |p, ()| p.rx(), |p, _, f| Kind::whole(packet::ip6(behind_tags(p)), f);
+        |p, ()| p.rx(), |p, _, f| Kind::whole(packet::ip6(behind_tags(p)), f), |p, _| behind_tags(p);
     /// Bridged IPv6 packets that the interface is to send.
     OutIp6L2, "acl-plugin-out-ip6-l2", Output, L2OutputIp6Arc, SwIfIndex,
-        |_, tx| tx, |p, _, f| Kind::whole(packet::ip6(behind_tags(p)), f);
+        |_, tx| tx, |p, _, f| Kind::whole(packet::ip6(behind_tags(p)), f), |p, _| behind_tags(p);
     /// Bridged frames of other protocols that the interface received.
     InNonIpL2, "acl-plugin-in-nonip-l2", Input, L2InputNonIpArc, (),
-        |p, ()| p.rx(), |_, _, _| Kind::Other;
+        |p, ()| p.rx(), |_, _, _| Kind::Other, |p, _| p.data();
     /// Bridged frames of other protocols that the interface is to send.
     OutNonIpL2, "acl-plugin-out-nonip-l2", Output, L2OutputNonIpArc, SwIfIndex,
-        |_, tx| tx, |_, _, _| Kind::Other;
+        |_, tx| tx, |_, _, _| Kind::Other, |p, _| p.data();
 }

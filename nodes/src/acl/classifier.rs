@@ -7,13 +7,14 @@
 //!
 //! Boxes that would be cut by too many nodes (sources said here, ports said there) are kept apart in trees of their own, at most
 //! [`MAX_TREES`]. A list for which that is not enough within the limits of memory is refused.
+//!
+//! The unit of cost is a step: a node or a block. `build` sees to it that the longest way takes at most [`MAX_UNEVEN`] times the steps of the
+//! usual one, see [`Shape`].
 
-use std::collections::HashMap;
+mod build;
 
 /// Dimensions: source, destination, source port, destination port, protocol.
 pub const DIMENSIONS: usize = 5;
-/// Dimensions in which a box may be any range; in the last, it is one protocol or all.
-const RANGES: usize = 4;
 /// The dimension of protocols.
 const PROTOCOL: usize = 4;
 /// Rules of a table at most.
@@ -22,6 +23,8 @@ pub const MAX_RULES: usize = 65_536;
 pub const MAX_TREES: usize = 8;
 /// Bytes of a table at most.
 pub const MAX_BYTES: usize = 64 << 20;
+/// Steps of the longest way through a table at most, as a multiple of the usual one.
+pub const MAX_UNEVEN: f64 = 2.0;
 /// The answer when no box holds the point.
 pub const NONE: u32 = u32::MAX;
 
@@ -62,7 +65,7 @@ pub struct RuleBox {
 }
 
 /// Why a list can't be compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum TooComplex {
     /// Too many rules.
     #[error("{0} rules, and a table holds {MAX_RULES}")]
@@ -70,6 +73,17 @@ pub enum TooComplex {
     /// Their compiled form would be too large.
     #[error("the rules overlap in too many ways: their table would take more than {} MiB", MAX_BYTES >> 20)]
     Memory,
+    /// Nothing but a scan tells some of them apart.
+    #[error("more than {} rules are for the same addresses, ports and protocol, and differ in their TCP flags alone", MAX_BLOCKS * LANES)]
+    Flags,
+    /// Packets could be chosen that cost far more than others.
+    #[error("the rules are uneven: a packet could take {worst} steps, where {typical:.1} are usual")]
+    Uneven {
+        /// Steps of the longest way.
+        worst: usize,
+        /// Steps of the usual one.
+        typical: f64,
+    },
 }
 
 /// Sorted bounds; the last is never one, so that there is a round number to compare.
@@ -79,24 +93,30 @@ struct Node {
     bounds: [u32; FANOUT],
 }
 
-/// Boxes, field by field: the first of each range and how far the last is from it. All are of one width, so that the processor compares eight at once.
+/// Boxes, field by field: the first of each range and how far the last is from it. The processor compares eight at once.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Block {
-    first: [[u32; LANES]; RANGES],
-    span: [[u32; LANES]; RANGES],
+    /// Addresses.
+    first: [[u32; LANES]; 2],
+    span: [[u32; LANES]; 2],
+    /// Ports.
+    first_port: [[u16; LANES]; 2],
+    ports: [[u16; LANES]; 2],
     /// Bits of [`Key::word`] that must be as in `value`.
-    mask: [u32; LANES],
-    value: [u32; LANES],
+    mask: [u16; LANES],
+    value: [u16; LANES],
     rule: [u32; LANES],
 }
 
-const _: () = assert!(size_of::<Node>() == 64 && size_of::<Block>() == 384);
+const _: () = assert!(size_of::<Node>() == 64 && size_of::<Block>() == 256);
 
 /// Matches nothing: no bit of none is set.
 const NOTHING: Block = Block {
-    first: [[0; LANES]; RANGES],
-    span: [[0; LANES]; RANGES],
+    first: [[0; LANES]; 2],
+    span: [[0; LANES]; 2],
+    first_port: [[0; LANES]; 2],
+    ports: [[0; LANES]; 2],
     mask: [0; LANES],
     value: [1; LANES],
     rule: [NONE; LANES],
@@ -114,10 +134,11 @@ struct Tree {
 #[derive(Clone, Debug, Default)]
 pub struct Classifier {
     trees: Vec<Tree>,
+    shape: Shape,
 }
 
-/// What a lookup costs at most, and what the table takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a lookup costs, and what the table takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Shape {
     /// Trees, each of which a lookup visits.
     pub trees: usize,
@@ -125,6 +146,10 @@ pub struct Shape {
     pub depth: usize,
     /// Blocks that a lookup compares at most, over all trees.
     pub blocks: usize,
+    /// Steps (nodes and blocks) that a lookup takes at most, over all trees.
+    pub worst: usize,
+    /// Steps of the usual lookup: the mean over packets in the middle of each rule.
+    pub typical: f64,
     /// Bytes.
     pub bytes: usize,
 }
@@ -132,8 +157,8 @@ pub struct Shape {
 impl Key {
     /// Protocol and flags.
     #[inline(always)]
-    fn word(&self) -> u32 {
-        self.values[PROTOCOL] | u32::from(self.flags) << 8
+    fn word(&self) -> u16 {
+        self.values[PROTOCOL] as u16 | u16::from(self.flags) << 8
     }
 }
 
@@ -144,10 +169,17 @@ impl Block {
     fn first_match(&self, key: &Key) -> u32 {
         // A lane whose sign is set does not match. Signs, not conditions: a compiler keeps them in lanes, and takes conditions apart.
         let mut lanes = [0i64; LANES];
-        for d in 0..RANGES {
+        for d in 0..2 {
             let value = key.values[d];
             for i in 0..LANES {
                 lanes[i] |= i64::from(self.span[d][i]) - i64::from(value.wrapping_sub(self.first[d][i]));
+            }
+        }
+        for d in 0..2 {
+            let value = key.values[2 + d] as u16;
+            for i in 0..LANES {
+                lanes[i] |=
+                    i64::from(self.ports[d][i]) - i64::from(value.wrapping_sub(self.first_port[d][i]));
             }
         }
         let word = key.word();
@@ -168,24 +200,27 @@ fn first_of(blocks: &[Block], key: &Key) -> u32 {
 }
 
 impl Tree {
+    /// The child of node `at` that leads to a key.
+    #[inline(always)]
+    fn child(&self, at: u32, key: &Key) -> Option<u32> {
+        let number = (at & INDEX) as usize;
+        let (node, children) = (self.nodes.get(number)?, self.children.get(number)?);
+        let value = key.values[(at >> KIND_SHIFT & 7) as usize];
+        let below = node.bounds.map(|bound| (i64::from(value) - i64::from(bound)) >> 63);
+        // A sign that is set is -1.
+        let child = FANOUT as i64 + below.iter().sum::<i64>();
+        Some(children[(child as usize).min(FANOUT - 1)])
+    }
+
     #[inline(always)]
     fn lookup(&self, key: &Key) -> u32 {
         let mut at = self.root;
         while at & IS_LEAF == 0 {
-            let (Some(node), Some(children)) =
-                (self.nodes.get((at & INDEX) as usize), self.children.get((at & INDEX) as usize))
-            else {
-                return NONE;
-            };
-            let value = key.values[(at >> KIND_SHIFT & 7) as usize];
-            let below = node.bounds.map(|bound| (i64::from(value) - i64::from(bound)) >> 63);
-            // A sign that is set is -1.
-            let child = FANOUT as i64 + below.iter().sum::<i64>();
-            at = children[(child as usize).min(FANOUT - 1)];
+            let Some(child) = self.child(at, key) else { return NONE };
+            at = child;
         }
         let first = (at & INDEX) as usize;
-        let count = (at >> KIND_SHIFT & 7) as usize + 1;
-        let blocks = self.blocks.get(first..first + count).unwrap_or_default();
+        let blocks = self.blocks.get(first..first + blocks_of(at)).unwrap_or_default();
         match blocks {
             [block] => block.first_match(key),
             _ => first_of(blocks, key),
@@ -197,6 +232,7 @@ impl Tree {
             + self.blocks.len() * size_of::<Block>()
     }
 
+    /// Nodes on the longest way from `at`.
     fn depth(&self, at: u32) -> usize {
         if at & IS_LEAF != 0 {
             return 0;
@@ -207,43 +243,48 @@ impl Tree {
 
     fn longest_leaf(&self) -> usize {
         let references = self.children.iter().flatten().chain([&self.root]);
-        let leaves = references.filter(|at| **at & IS_LEAF != 0);
-        leaves.map(|at| (at >> KIND_SHIFT & 7) as usize + 1).max().unwrap_or(0)
+        references.filter(|at| **at & IS_LEAF != 0).map(|at| blocks_of(*at)).max().unwrap_or(0)
+    }
+
+    /// The leaf at the end of the way that takes the most steps from `at`, and these.
+    fn worst(&self, at: u32) -> (usize, u32) {
+        if at & IS_LEAF != 0 {
+            return (blocks_of(at), at);
+        }
+        let children = self.children.get((at & INDEX) as usize);
+        let (steps, leaf) =
+            children.into_iter().flatten().map(|child| self.worst(*child)).max().unwrap_or_default();
+        (steps + 1, leaf)
+    }
+
+    /// Steps that the lookup of a key takes, a leaf counted as a whole.
+    fn steps(&self, key: &Key) -> usize {
+        let (mut at, mut steps) = (self.root, 0);
+        while at & IS_LEAF == 0 {
+            at = self.child(at, key).unwrap_or(IS_LEAF);
+            steps += 1;
+        }
+        steps + blocks_of(at)
     }
 }
 
+/// Blocks of a leaf.
+fn blocks_of(leaf: u32) -> usize {
+    (leaf >> KIND_SHIFT & 7) as usize + 1
+}
+
 impl Classifier {
-    /// Compiles boxes, whose `rule` numbers ascend. `limits` are the greatest values that points have.
+    /// Compiles boxes, whose `rule` numbers ascend. `limits` are the greatest values that points have; `others` are the steps that some packets
+    /// take in another table instead.
     ///
     /// # Errors
-    /// When there are too many, or their compiled form is too large.
-    pub fn new(boxes: &[RuleBox], limits: [u32; DIMENSIONS]) -> Result<Classifier, TooComplex> {
-        if boxes.len() > MAX_RULES {
-            return Err(TooComplex::Rules(boxes.len()));
-        }
-        let all: Vec<u32> = (0..boxes.len() as u32).collect();
-        let mut groups = vec![all];
-        let mut trees: Vec<Tree> = Vec::new();
-        while let Some(group) = groups.pop() {
-            if let Some(tree) = Builder::build(boxes, &group, limits, LEAF) {
-                trees.push(tree);
-                continue;
-            }
-            if trees.len() + groups.len() + 2 <= MAX_TREES
-                && let Some(parts) = part(boxes, &group, &limits)
-            {
-                groups.extend(parts);
-                continue;
-            }
-            let longer = (1..).map(|n| LEAF << n).take_while(|leaf| *leaf <= MAX_BLOCKS * LANES);
-            let tree = longer.into_iter().find_map(|leaf| Builder::build(boxes, &group, limits, leaf));
-            trees.push(tree.ok_or(TooComplex::Memory)?);
-        }
-        let classifier = Classifier { trees };
-        if classifier.shape().bytes > MAX_BYTES {
-            return Err(TooComplex::Memory);
-        }
-        Ok(classifier)
+    /// When there are too many, their compiled form is too large, or it is uneven.
+    pub fn new(
+        boxes: &[RuleBox],
+        limits: [u32; DIMENSIONS],
+        others: usize,
+    ) -> Result<Classifier, TooComplex> {
+        build::build(boxes, limits, others)
     }
 
     /// The lowest rule whose box holds the point, or [`NONE`].
@@ -256,184 +297,13 @@ impl Classifier {
         best
     }
 
+    /// Steps that [`Classifier::lookup`] takes.
+    pub fn steps(&self, key: &Key) -> usize {
+        self.trees.iter().map(|tree| tree.steps(key)).sum()
+    }
+
     /// See [`Shape`].
     pub fn shape(&self) -> Shape {
-        let sum = |of: fn(&Tree) -> usize| self.trees.iter().map(of).sum();
-        Shape {
-            trees: self.trees.len(),
-            depth: sum(|t| t.depth(t.root)),
-            blocks: sum(Tree::longest_leaf),
-            bytes: sum(Tree::bytes),
-        }
-    }
-}
-
-/// Parts a group whose tree would be too large: by whether a dimension is wide, the one that parts it most evenly.
-fn part(boxes: &[RuleBox], group: &[u32], limits: &[u32; DIMENSIONS]) -> Option<[Vec<u32>; 2]> {
-    let is_wide = |d: usize, i: &u32| {
-        let b = &boxes[*i as usize];
-        b.last[d] - b.first[d] > limits[d] / FANOUT as u32
-    };
-    let wide = |d: usize| group.iter().filter(|i| is_wide(d, i)).count();
-    let smaller = |d: usize| wide(d).min(group.len() - wide(d));
-    let best = (0..DIMENSIONS).max_by_key(|d| smaller(*d)).filter(|d| smaller(*d) != 0)?;
-    let (a, b) = group.iter().partition(|i| is_wide(best, i));
-    Some([a, b])
-}
-
-/// One of a node's dimensions, and how well it parts the node's boxes.
-struct Cut {
-    dimension: usize,
-    bounds: Vec<u32>,
-    cost: u64,
-}
-
-struct Builder<'a> {
-    boxes: &'a [RuleBox],
-    leaf: usize,
-    tree: Tree,
-    /// Leaves of the same boxes are one.
-    known: HashMap<Vec<u32>, u32>,
-    max_nodes: usize,
-    max_blocks: usize,
-}
-
-/// A part of the space, first and last of each dimension.
-#[derive(Clone, Copy)]
-struct Cell {
-    first: [u32; DIMENSIONS],
-    last: [u32; DIMENSIONS],
-}
-
-impl<'a> Builder<'a> {
-    /// A tree of the boxes `group`, if it stays small.
-    fn build(boxes: &'a [RuleBox], group: &[u32], limits: [u32; DIMENSIONS], leaf: usize) -> Option<Tree> {
-        let mut builder = Builder {
-            boxes,
-            leaf,
-            tree: Tree { nodes: Vec::new(), children: Vec::new(), blocks: Vec::new(), root: 0 },
-            known: HashMap::new(),
-            max_nodes: group.len() + 256,
-            max_blocks: 2 * group.len() + 1024,
-        };
-        let cell = Cell { first: [0; DIMENSIONS], last: limits };
-        builder.tree.root = builder.grow(group.to_vec(), cell)?;
-        Some(builder.tree)
-    }
-
-    /// A node or leaf for the boxes `list` in `cell`.
-    fn grow(&mut self, mut list: Vec<u32>, cell: Cell) -> Option<u32> {
-        let covers = |b: &RuleBox| {
-            let holds = |d: usize| b.first[d] <= cell.first[d] && b.last[d] >= cell.last[d];
-            b.flags_mask == 0 && (0..DIMENSIONS).all(holds)
-        };
-        // Nothing behind a box that fills the cell is ever reached.
-        if let Some(at) = list.iter().position(|i| covers(&self.boxes[*i as usize])) {
-            list.truncate(at + 1);
-        }
-        if list.len() <= self.leaf {
-            return self.leaf(list);
-        }
-        let cuts = (0..DIMENSIONS).filter_map(|d| self.cut(&list, &cell, d));
-        let Some(cut) = cuts.min_by_key(|cut| cut.cost) else { return self.leaf(list) };
-        if self.tree.nodes.len() == self.max_nodes {
-            return None;
-        }
-        let mut node = Node { bounds: [u32::MAX; FANOUT] };
-        node.bounds.iter_mut().zip(&cut.bounds).for_each(|(to, bound)| *to = *bound);
-        let number = self.tree.nodes.len();
-        self.tree.nodes.push(node);
-        self.tree.children.push([0; FANOUT]);
-        let d = cut.dimension;
-        let mut children = [0; FANOUT];
-        let mut last_child = 0;
-        for (k, child) in children.iter_mut().enumerate().take(cut.bounds.len() + 1) {
-            let mut inner = cell;
-            if k > 0 {
-                inner.first[d] = cut.bounds[k - 1];
-            }
-            if let Some(bound) = cut.bounds.get(k) {
-                inner.last[d] = bound - 1;
-            }
-            let meets = |i: &&u32| {
-                let b = &self.boxes[**i as usize];
-                b.first[d] <= inner.last[d] && b.last[d] >= inner.first[d]
-            };
-            let part = list.iter().filter(meets).copied().collect();
-            last_child = self.grow(part, inner)?;
-            *child = last_child;
-        }
-        // The greatest value there is counts the unused bounds too.
-        children[cut.bounds.len() + 1..].fill(last_child);
-        self.tree.children[number] = children;
-        Some((d as u32) << KIND_SHIFT | number as u32)
-    }
-
-    /// How dimension `d` would part the boxes: at the quantiles of their ends.
-    fn cut(&self, list: &[u32], cell: &Cell, d: usize) -> Option<Cut> {
-        let mut ends: Vec<u32> = Vec::with_capacity(2 * list.len());
-        for i in list {
-            let b = &self.boxes[*i as usize];
-            if b.first[d] > cell.first[d] {
-                ends.push(b.first[d]);
-            }
-            if b.last[d] < cell.last[d] {
-                ends.push(b.last[d] + 1);
-            }
-        }
-        if ends.is_empty() {
-            return None;
-        }
-        ends.sort_unstable();
-        let wanted = (2 * list.len()).div_ceil(self.leaf).clamp(2, FANOUT);
-        let mut bounds: Vec<u32> = (1..wanted).map(|k| ends[k * ends.len() / wanted]).collect();
-        bounds.dedup();
-        let mut count = [0i64; FANOUT + 1];
-        for i in list {
-            let b = &self.boxes[*i as usize];
-            let place = |value: u32| bounds.partition_point(|bound| *bound <= value);
-            count[place(b.first[d])] += 1;
-            count[place(b.last[d]) + 1] -= 1;
-        }
-        let (mut inside, mut total, mut max) = (0, 0, 0);
-        for change in &count[..=bounds.len()] {
-            inside += change;
-            total += inside;
-            max = max.max(inside);
-        }
-        Some(Cut { dimension: d, bounds, cost: total as u64 * max as u64 })
-    }
-
-    fn leaf(&mut self, list: Vec<u32>) -> Option<u32> {
-        if let Some(known) = self.known.get(&list) {
-            return Some(*known);
-        }
-        let count = list.len().div_ceil(LANES).max(1);
-        if count > MAX_BLOCKS || self.tree.blocks.len() + count > self.max_blocks {
-            return None;
-        }
-        let reference = IS_LEAF | (count as u32 - 1) << KIND_SHIFT | self.tree.blocks.len() as u32;
-        for k in 0..count {
-            let mut block = NOTHING;
-            for (lane, i) in list.iter().skip(k * LANES).take(LANES).enumerate() {
-                block.set(lane, &self.boxes[*i as usize]);
-            }
-            self.tree.blocks.push(block);
-        }
-        self.known.insert(list, reference);
-        Some(reference)
-    }
-}
-
-impl Block {
-    fn set(&mut self, lane: usize, b: &RuleBox) {
-        for d in 0..RANGES {
-            self.first[d][lane] = b.first[d];
-            self.span[d][lane] = b.last[d] - b.first[d];
-        }
-        let protocol = if b.first[PROTOCOL] == b.last[PROTOCOL] { 0xff } else { 0 };
-        self.mask[lane] = protocol | u32::from(b.flags_mask) << 8;
-        self.value[lane] = b.first[PROTOCOL] & protocol | u32::from(b.flags_value) << 8;
-        self.rule[lane] = b.rule;
+        self.shape
     }
 }

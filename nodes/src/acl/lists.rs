@@ -1,9 +1,10 @@
 //! The access lists of an interface in one direction, compiled: one list behind the other, for both families, with and without ports.
 
-use super::classifier::{Classifier, DIMENSIONS, Key, NONE, RuleBox, Shape, TooComplex};
+use super::classifier::{Classifier, DIMENSIONS, Key, RuleBox, Shape, TooComplex};
 use super::rule::{Action, Rule, Tuple};
 use crate::wire::ip4::IpProtocol;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A rule, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,12 @@ pub struct Lists {
     ip4: Family,
     ip6: Family,
     reflects: bool,
+    tcp_flags: u8,
+    id: u64,
 }
+
+/// The next number of [`Lists::id`].
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What rules look at, as numbers. Cheaper than a [`Tuple`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +89,15 @@ impl Fields {
     pub fn is_echo(&self) -> bool {
         let types = if self.is_v6 { [128, 129] } else { [8, 0] };
         self.is_icmp() && types.contains(&self.sport)
+    }
+
+    /// Whether it is an ICMP error that quotes a packet: destination unreachable, time exceeded, parameter problem (RFC 792, RFC 4443
+    /// section 3), and IPv6's packet too big. A redirect is no error, and a source quench (RFC 6633) is not to be sent.
+    #[inline(always)]
+    pub fn is_icmp_error(&self) -> bool {
+        let is_error =
+            if self.is_v6 { (1..=4).contains(&self.sport) } else { [3, 11, 12].contains(&self.sport) };
+        self.is_icmp() && self.has_ports && is_error
     }
 
     /// Whether it is an ICMP echo request.
@@ -150,13 +165,14 @@ impl Family {
         let limit = |ranks: &[u128]| if v6 { ranks.len() as u32 } else { u32::MAX };
         let limits =
             [limit(&family.src_ranks), limit(&family.dst_ranks), u16::MAX.into(), u16::MAX.into(), 0xff];
-        let compile = |rules: &[(u32, Rule)]| {
+        let compile = |rules: &[(u32, Rule)], others| {
             let boxes: Vec<RuleBox> = rules.iter().map(|(i, rule)| family.to_box(*i, rule)).collect();
-            Classifier::new(&boxes, limits)
+            Classifier::new(&boxes, limits, others)
         };
         let bare: Vec<(u32, Rule)> = own.iter().map(|(i, rule)| (*i, rule.without_ports())).collect();
-        let no_ports = if bare == own { None } else { Some(compile(&bare)?) };
-        let ports = compile(&own)?;
+        let no_ports = if bare == own { None } else { Some(compile(&bare, 0)?) };
+        // A fragment too takes at most twice the steps of a usual packet.
+        let ports = compile(&own, no_ports.as_ref().map_or(0, |c| c.shape().worst))?;
         Ok(Family { ports, no_ports, ..family })
     }
 
@@ -181,14 +197,15 @@ impl Family {
         }
     }
 
+    /// The table that knows a packet's kind, and what it is looked up by there.
     #[inline(always)]
-    fn lookup(&self, mut key: Key, f: &Fields) -> u32 {
+    fn table(&self, mut key: Key, f: &Fields) -> (&Classifier, Key) {
         match &self.no_ports {
             Some(no_ports) if !f.has_ports => {
                 (key.values[2], key.values[3], key.flags) = (0, 0, 0);
-                no_ports.lookup(&key)
+                (no_ports, key)
             }
-            _ => self.ports.lookup(&key),
+            _ => (&self.ports, key),
         }
     }
 }
@@ -213,26 +230,52 @@ impl Lists {
         }
         let (ip4, ip6) = (Family::new(&rules, false)?, Family::new(&rules, true)?);
         let reflects = rules.iter().any(|listed| listed.rule.action == Action::Reflect);
-        Ok(Lists { rules, ip4, ip6, reflects })
+        let tcp_flags = rules.iter().fold(0, |all, listed| all | listed.rule.canonical().tcp_mask.0);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(Lists { rules, ip4, ip6, reflects, tcp_flags, id })
+    }
+
+    /// A number that no other lists have, unless they are a copy.
+    #[inline(always)]
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The TCP flags that some rule looks at.
+    #[inline(always)]
+    pub(super) fn tcp_flags(&self) -> u8 {
+        self.tcp_flags
     }
 
     /// The first rule that a packet matches.
     #[inline(always)]
     pub fn lookup(&self, f: &Fields) -> Option<&ListedRule> {
+        self.rules.get(self.find(f) as usize)
+    }
+
+    #[inline(always)]
+    fn table(&self, f: &Fields) -> (&Classifier, Key) {
         let [sport, dport, protocol] = [f.sport.into(), f.dport.into(), f.protocol.into()];
-        let number = if f.is_v6 {
-            let (src, dst) = (rank(&self.ip6.src_ranks, f.src), rank(&self.ip6.dst_ranks, f.dst));
-            let key = Key { values: [src, dst, sport, dport, protocol, 0, 0, 0], flags: f.flags };
-            self.ip6.lookup(key, f)
-        } else {
-            let (src, dst) = (f.src as u32, f.dst as u32);
-            let key = Key { values: [src, dst, sport, dport, protocol, 0, 0, 0], flags: f.flags };
-            self.ip4.lookup(key, f)
+        let family = if f.is_v6 { &self.ip6 } else { &self.ip4 };
+        let (src, dst) = match f.is_v6 {
+            true => (rank(&family.src_ranks, f.src), rank(&family.dst_ranks, f.dst)),
+            false => (f.src as u32, f.dst as u32),
         };
-        match number {
-            NONE => None,
-            number => self.rules.get(number as usize),
-        }
+        let key = Key { values: [src, dst, sport, dport, protocol, 0, 0, 0], flags: f.flags };
+        family.table(key, f)
+    }
+
+    /// The number of the first rule that a packet matches among [`Lists::rules`], or [`super::classifier::NONE`].
+    #[inline(always)]
+    pub(super) fn find(&self, f: &Fields) -> u32 {
+        let (table, key) = self.table(f);
+        table.lookup(&key)
+    }
+
+    /// Steps that the lookup of a packet takes, see [`Shape`].
+    pub fn steps(&self, f: &Fields) -> usize {
+        let (table, key) = self.table(f);
+        table.steps(&key)
     }
 
     /// The rules, in their order.
@@ -245,12 +288,14 @@ impl Lists {
         self.reflects
     }
 
-    /// The shape of the tables of IPv4 and IPv6.
+    /// The shape of the tables of IPv4 and IPv6: of packets with ports, but `worst` and `bytes` of all.
     pub fn shapes(&self) -> [Shape; 2] {
         [&self.ip4, &self.ip6].map(|family| {
             let mut shape = family.ports.shape();
-            shape.bytes += family.no_ports.as_ref().map_or(0, |c| c.shape().bytes)
-                + (family.src_ranks.len() + family.dst_ranks.len()) * size_of::<u128>();
+            let no_ports = family.no_ports.as_ref().map(Classifier::shape).unwrap_or_default();
+            shape.worst = shape.worst.max(no_ports.worst);
+            shape.bytes +=
+                no_ports.bytes + (family.src_ranks.len() + family.dst_ranks.len()) * size_of::<u128>();
             shape
         })
     }

@@ -12,6 +12,7 @@ pub mod rule;
 mod session;
 pub mod sessions;
 mod tables;
+mod verdicts;
 
 pub use acl_plugin::{
     AclPlugin, InIp4Fa, InIp4L2, InIp6L2, InNonIpL2, Kind, OutIp4Fa, OutIp4L2, OutIp6L2, OutNonIpL2, Place,

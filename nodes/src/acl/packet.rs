@@ -86,26 +86,46 @@ pub fn ip4(p: &PacketRef<'_>, framed: bool, f: &mut Fields) -> Result<(), Malfor
     Ok(())
 }
 
+/// A packet's IP header on, of one that has an Ethernet header when `framed`.
+pub(super) fn behind_ethernet<'a>(p: &'a PacketRef<'_>, framed: bool) -> &'a [u8] {
+    p.data().get(if framed { EthernetHeader::LEN } else { 0 }..).unwrap_or_default()
+}
+
+/// How much of a packet must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All that its header says.
+    Whole,
+    /// Its IP headers.
+    Quote,
+}
+
 /// The fields of any IPv4 packet, possibly followed by padding.
 #[inline(never)]
 pub fn ip4_any(data: &[u8]) -> Result<Fields, Malformed> {
+    let (mut f, next) = ip4_headers(data, Extent::Whole)?;
+    if !f.is_later_fragment {
+        behind(&mut f, next)?;
+    }
+    Ok(f)
+}
+
+/// The fields of an IPv4 header, and what stands behind it.
+fn ip4_headers(data: &[u8], extent: Extent) -> Result<(Fields, &[u8]), Malformed> {
     let (ip, _) = Ip4Header::ref_from_prefix(data).map_err(|_| Malformed)?;
     let (header, total) = (ip.header_len(), usize::from(ip.total_len.get()));
-    if ip.version() != 4 || header < Ip4Header::LEN || total < header || data.len() < total {
+    let is_short = data.len() < total;
+    if ip.version() != 4 || header < Ip4Header::LEN || total < header || is_short && extent == Extent::Whole {
         return Err(Malformed);
     }
-    let mut f = Fields {
+    let f = Fields {
         src: ip.src.get().into(),
         dst: ip.dst.get().into(),
         protocol: ip.protocol.0,
+        is_later_fragment: ip.is_later_fragment(),
         ..Fields::default()
     };
-    if ip.is_later_fragment() {
-        f.is_later_fragment = true;
-        return Ok(f);
-    }
-    behind(&mut f, data.get(header..total).unwrap_or_default())?;
-    Ok(f)
+    Ok((f, data.get(header..total.min(data.len())).ok_or(Malformed)?))
 }
 
 fn behind(f: &mut Fields, data: &[u8]) -> Result<(), Malformed> {
@@ -117,10 +137,19 @@ fn behind(f: &mut Fields, data: &[u8]) -> Result<(), Malformed> {
 /// The fields of any IPv6 packet (RFC 8200), possibly followed by padding.
 #[inline(never)]
 pub fn ip6(data: &[u8]) -> Result<Fields, Malformed> {
+    let (mut f, next) = ip6_headers(data, Extent::Whole)?;
+    if !f.is_later_fragment {
+        behind(&mut f, next)?;
+    }
+    Ok(f)
+}
+
+/// The fields of an IPv6 header and its extensions, and what stands behind them.
+fn ip6_headers(data: &[u8], extent: Extent) -> Result<(Fields, &[u8]), Malformed> {
     const LEN: usize = 40;
     let Some((header, rest)) = data.split_first_chunk::<LEN>() else { return Err(Malformed) };
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if header[0] >> 4 != 6 || payload > rest.len() {
+    if header[0] >> 4 != 6 || payload > rest.len() && extent == Extent::Whole {
         return Err(Malformed);
     }
     let address = |at: usize| {
@@ -128,7 +157,7 @@ pub fn ip6(data: &[u8]) -> Result<Fields, Malformed> {
         bytes.map_or(0, u128::from_be_bytes)
     };
     let mut f = Fields { src: address(8), dst: address(24), is_v6: true, ..Fields::default() };
-    let mut rest = rest.get(..payload).unwrap_or_default();
+    let mut rest = rest.get(..payload).unwrap_or(rest);
     let mut protocol = header[6];
     for _ in 0..=MAX_EXTENSIONS {
         let len = match protocol {
@@ -139,8 +168,7 @@ pub fn ip6(data: &[u8]) -> Result<Fields, Malformed> {
             44 => 8,
             _ => {
                 f.protocol = protocol;
-                behind(&mut f, rest)?;
-                return Ok(f);
+                return Ok((f, rest));
             }
         };
         let extension = rest.get(..len).ok_or(Malformed)?;
@@ -148,12 +176,34 @@ pub fn ip6(data: &[u8]) -> Result<Fields, Malformed> {
         if protocol == 44 && u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8 != 0 {
             // What it names first may be one more extension header, which is in another fragment.
             (f.protocol, f.is_later_fragment) = (next, true);
-            return Ok(f);
+            return Ok((f, &[]));
         }
         protocol = next;
         rest = rest.get(len..).unwrap_or_default();
     }
     Err(Malformed)
+}
+
+/// Bytes behind the headers of a quoted packet that must be there: RFC 792 has routers send so many, and ports and identifiers are in them.
+const QUOTED: usize = 8;
+
+/// The packet that an ICMP error quotes, which has the fields `error` and starts at `data`. `None` when too little of it is there, and when
+/// the error does not go to its sender (RFC 1122 section 3.2.2, RFC 4443 section 2.2): who was not asked can't know the flow.
+#[inline(never)]
+pub(super) fn quoted(data: &[u8], error: &Fields) -> Option<Fields> {
+    let headers = if error.is_v6 { ip6_headers } else { ip4_headers };
+    let (_, icmp) = headers(data, Extent::Whole).ok()?;
+    // The quote starts behind type, code, checksum and a word that depends on these.
+    let (mut f, next) = headers(icmp.get(8..)?, Extent::Quote).ok()?;
+    let next: &[u8; QUOTED] = next.first_chunk()?;
+    f.has_ports = Fields::protocol_has_ports(f.protocol, f.is_v6) && !f.is_later_fragment;
+    let [a, b, c, d, e, g, ..] = *next;
+    if f.is_icmp() {
+        (f.sport, f.dport, f.icmp_id) = (a.into(), b.into(), u16::from_be_bytes([e, g]));
+    } else if f.has_ports {
+        (f.sport, f.dport) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    }
+    (f.src == error.dst).then_some(f)
 }
 
 /// What a frame carries behind its MAC addresses and up to two tags, and where that starts.

@@ -123,6 +123,8 @@ pub struct State(pub(super) u64);
 
 /// The TCP flags that say something of a connection's state.
 const STATE_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
+/// Ticks by which the time of the last packet may be too early, about a second.
+const GRAIN: u32 = 8;
 const OPEN: u64 = (TcpFlags::SYN.0 | TcpFlags::ACK.0) as u64;
 
 impl State {
@@ -147,6 +149,8 @@ impl State {
         self.0 & (OPEN << 8 | OPEN) == OPEN << 8 | OPEN && !ended
     }
 
+    /// With a packet that has come. When little has changed, nothing has: who writes to each session with each packet carries each line to
+    /// memory and back.
     #[inline(always)]
     pub(super) fn seen(self, now: Ticks, flags: u8, output: bool) -> State {
         let mut flags_seen = self.0 & 0xffff;
@@ -156,6 +160,9 @@ impl State {
             flags_seen = 0;
         }
         flags_seen |= u64::from(flags & STATE_FLAGS) << if output { 8 } else { 0 };
+        if flags_seen == self.0 & 0xffff && now.0.wrapping_sub(self.last().0) < GRAIN {
+            return self;
+        }
         State(u64::from(now.0) << 32 | flags_seen)
     }
 
@@ -167,7 +174,8 @@ impl State {
             true => timeouts.tcp_transient,
         };
         // A stamp of another worker may be ahead of ours.
-        (now.0.wrapping_sub(self.last().0) as i32) > 0 && now.0.wrapping_sub(self.last().0) > limit.0
+        (now.0.wrapping_sub(self.last().0) as i32) > 0
+            && now.0.wrapping_sub(self.last().0) > limit.0.saturating_add(GRAIN)
     }
 }
 

@@ -9,12 +9,15 @@
 
 pub use super::session::{EPOCHS, Opener, SessionKey, State, Ticks, Timeouts};
 use crate::wire::ip4::IpProtocol;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use wharf_engine::SwIfIndex;
+use wharf_engine::{SwIfIndex, mapping};
 use zerocopy::{FromZeros, KnownLayout};
 
 const WAYS: usize = 8;
+/// Free ways of a bucket from which on new sessions may be put into another.
+const CROWDED: usize = 3;
 /// Interfaces that can have sessions: those with a lower index.
 const MAX_OWNERS: usize = 1 << 16;
 /// Other buckets where an interface beyond its share looks for a session of its own to give up.
@@ -32,6 +35,15 @@ struct Bucket {
     lock: AtomicU32,
     /// Bits of the hash; 0 is free.
     tags: [AtomicU32; WAYS],
+}
+
+impl Bucket {
+    /// A bit for each way that has the tag.
+    #[inline(always)]
+    fn hits(&self, tag: u32) -> u32 {
+        let hit = |way: usize| u32::from(self.tags[way].load(Ordering::Relaxed) == tag) << way;
+        (0..WAYS).fold(0, |hits, way| hits | hit(way))
+    }
 }
 
 /// Key, [`State`], [`Opener`].
@@ -81,6 +93,25 @@ pub struct Found {
     pub opener: Opener,
 }
 
+/// The lookups that are to come: first their bucket is asked for, and some packets later, when that is there, their record.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    hashes: [Cell<u64>; 4],
+    at: Cell<usize>,
+}
+
+impl Ahead {
+    /// A packet of this key will be looked up.
+    #[inline(always)]
+    pub(super) fn ask(&self, sessions: &SessionTable, key: &SessionKey) {
+        let hash = sessions.hash(key);
+        sessions.prefetch_bucket(hash);
+        let at = self.at.get();
+        self.at.set(at.wrapping_add(1));
+        sessions.prefetch_record(self.hashes[at % 4].replace(hash));
+    }
+}
+
 /// What [`SessionTable::open`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -119,14 +150,15 @@ impl SessionTable {
     /// A table of up to `limit` sessions (at least 1024, at most 2^23), and twice as many places. `seed` should be random.
     ///
     /// # Errors
-    /// When there is no memory; it is touched only as sessions come.
+    /// When there is no memory. All of it is taken at once, on huge pages where there are some: a worker would have to wait for pages, and
+    /// to find them in the page table.
     pub fn new(limit: usize, seed: [u64; 4]) -> Result<SessionTable, NoMemory> {
         let limit = limit.clamp(1024, 1 << 23);
         let buckets = (2 * limit / WAYS).next_power_of_two();
-        let none = |_| NoMemory(limit);
+        let none = |()| NoMemory(limit);
         Ok(SessionTable {
-            sets: <[Set]>::new_box_zeroed_with_elems(buckets).map_err(none)?,
-            counts: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(none)?,
+            sets: mapping::zeroed(buckets).ok_or_else(|| none(()))?,
+            counts: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(|_| none(()))?,
             limit,
             // Few bits set would leave few bits mixed.
             seed: seed.map(spread),
@@ -144,7 +176,7 @@ impl SessionTable {
         self.counts.get(interface.index()).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Bytes of address space.
+    /// Bytes that the table takes.
     pub fn bytes(&self) -> usize {
         self.sets.len() * size_of::<Set>() + self.counts.len() * 4
     }
@@ -185,12 +217,28 @@ impl SessionTable {
         (hash as u32).max(1)
     }
 
+    /// The two buckets where the session of a key may be: who knows the seed can find keys that meet there.
+    pub fn buckets(&self, key: &SessionKey) -> [usize; 2] {
+        self.places(self.hash(key))
+    }
+
     /// Asks the processor for the line where a lookup begins.
     #[inline(always)]
-    pub fn prefetch(&self, key: &SessionKey) {
-        let [first, _] = self.places(self.hash(key));
+    fn prefetch_bucket(&self, hash: u64) {
+        let [first, _] = self.places(hash);
         if let Some(bucket) = self.bucket(first) {
             wharf_engine::prefetch(bucket);
+        }
+    }
+
+    /// Asks the processor for the line that a lookup reads next, when the first has come.
+    #[inline(always)]
+    fn prefetch_record(&self, hash: u64) {
+        let [first, second] = self.places(hash);
+        let Some(set) = self.sets.get(first) else { return };
+        match set.bucket.hits(Self::tag(hash)) {
+            0 => self.bucket(second).into_iter().for_each(|bucket| wharf_engine::prefetch(bucket)),
+            hits => wharf_engine::prefetch(&set.records[hits.trailing_zeros() as usize % WAYS]),
         }
     }
 
@@ -207,11 +255,7 @@ impl SessionTable {
 
     #[inline(always)]
     fn find_in(&self, at: usize, tag: u32, key: &SessionKey) -> Option<Found> {
-        let bucket = self.bucket(at)?;
-        let mut hits = 0u32;
-        for way in 0..WAYS {
-            hits |= u32::from(bucket.tags[way].load(Ordering::Relaxed) == tag) << way;
-        }
+        let mut hits = self.bucket(at)?.hits(tag);
         while hits != 0 {
             let way = hits.trailing_zeros() as usize;
             hits &= hits - 1;
@@ -280,25 +324,34 @@ impl SessionTable {
         let hash = self.hash(key);
         let tag = Self::tag(hash);
         let [first, second] = self.places(hash);
+        // Who opens a session holds its first bucket: nobody else opens the same one meanwhile.
         let Some(a) = self.lock(first) else { return Opened::Busy };
-        let Some(b) = self.lock(second) else { return Opened::Busy };
         if self.find_in(first, tag, key).or_else(|| self.find_in(second, tag, key)).is_some() {
             return Opened::Known;
         }
         let mut recycled = Opened::New;
-        let mut free =
-            if b.free() > a.free() { b.take_free().or_else(|| a.take_free()) } else { a.take_free() };
-        if free.is_none() {
-            free = a.expired(now, timeouts).or_else(|| b.expired(now, timeouts));
-        }
-        if free.is_none() || count.load(Ordering::Relaxed) >= share {
-            recycled = Opened::Recycled;
-            let own = [&a, &b].into_iter().filter_map(|l| l.oldest_of(owner, now, timeouts)).max();
-            match own {
-                Some((_, here)) => free = Some(here),
-                // There is room here, but not for this interface before one of its own has gone elsewhere.
-                None if free.is_some() && self.hunt(hash, owner, [first, second], now, timeouts) => {}
-                None => return Opened::Full,
+        let mut free = a.take_free();
+        // Held, as the first is, until the session is written.
+        let mut other = None;
+        // The first bucket is the one that lookups read first; the second is for when that fills up.
+        if a.free() <= CROWDED || count.load(Ordering::Relaxed) >= share {
+            let Some(b) = self.lock(second) else { return Opened::Busy };
+            let b = &*other.insert(b);
+            if b.free() > a.free() && a.free() <= CROWDED {
+                free = b.take_free();
+            }
+            if free.is_none() {
+                free = a.expired(now, timeouts).or_else(|| b.expired(now, timeouts));
+            }
+            if free.is_none() || count.load(Ordering::Relaxed) >= share {
+                recycled = Opened::Recycled;
+                let own = [&a, b].into_iter().filter_map(|l| l.oldest_of(owner, now, timeouts)).max();
+                match own {
+                    Some((_, here)) => free = Some(here),
+                    // There is room here, but not for this interface before one of its own has gone elsewhere.
+                    None if free.is_some() && self.hunt(hash, owner, [first, second], now, timeouts) => {}
+                    None => return Opened::Full,
+                }
             }
         }
         let Some(slot) = free else { return Opened::Full };
@@ -333,9 +386,12 @@ impl SessionTable {
         let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
         };
-        if bucket.tags[slot % WAYS].swap(0, Ordering::Relaxed) != 0
-            && let Some(count) = self.counts.get(record.0[5].load(Ordering::Relaxed) as usize)
-        {
+        let tag = &bucket.tags[slot % WAYS];
+        if tag.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        tag.store(0, Ordering::Relaxed);
+        if let Some(count) = self.counts.get(record.0[5].load(Ordering::Relaxed) as usize) {
             count.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -69,7 +69,7 @@ fn a_tcp_connection_from_opening_to_end() {
     assert_eq!(closed.seen(Ticks(4), syn, false).tcp_flags(), [syn, 0], "a new connection");
     let times = Timeouts::default();
     let after = |state: State, seconds| state.is_expired(true, Ticks(3 + Ticks::seconds(seconds).0), &times);
-    assert!(after(closed, 31) && !after(closed, 29) && !after(state, 3000) && after(state, 3700));
+    assert!(after(closed, 32) && !after(closed, 30) && !after(state, 3000) && after(state, 3700));
     assert!(!State::new(Ticks(9), 0, false).is_expired(false, Ticks(8), &times), "another worker's clock");
 }
 

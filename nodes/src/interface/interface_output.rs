@@ -10,7 +10,7 @@ use super::InterfaceTables;
 use crate::wire::ip4::Ip4Header;
 use std::fmt;
 use wharf_engine::{
-    ArcStart, Cx, DeviceOutput, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView,
+    ArcStart, Cx, DeviceOutput, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView, Way,
     error_counters, next_nodes,
 };
 use zerocopy::FromBytes;
@@ -29,7 +29,17 @@ impl FeatureArc for InterfaceOutputArc {
 #[derive(Debug)]
 pub struct InterfaceOutput {
     /// Where the arc starts.
-    pub arc: ArcStart<InterfaceOutputArc>,
+    arc: ArcStart<InterfaceOutputArc>,
+    /// The last packet's interface, if it is up and has no feature: forgotten at the end of the frame. As a `u64`, which has room for none:
+    /// [`SwIfIndex::NONE`] is what a packet may be for.
+    straight: u64,
+}
+
+impl InterfaceOutput {
+    /// With the start of its arc.
+    pub fn new(arc: ArcStart<InterfaceOutputArc>) -> InterfaceOutput {
+        InterfaceOutput { arc, straight: u64::MAX }
+    }
 }
 
 next_nodes! {
@@ -49,15 +59,29 @@ impl Node for InterfaceOutput {
     type Error = Error;
     type Tables = InterfaceTables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
+    fn straight(&mut self, _: &Cx<'_, Self>, p: &mut PacketRef<'_>, tx: SwIfIndex) -> Option<Way<Self>> {
+        (u64::from(tx.0) == self.straight).then(|| Way::next(p, Next::Device(tx)))
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, tx: SwIfIndex) -> Disposition<Self> {
         if !cx.tables().get(tx).is_some_and(|i| i.up) {
             return Disposition::Drop(Error::Down);
         }
         match self.arc.enter(cx, p, tx, tx) {
             Some(edge) => Disposition::Edge(edge),
-            None => Disposition::Next(Next::Device(tx)),
+            None => {
+                self.straight = tx.0.into();
+                Disposition::Next(Next::Device(tx))
+            }
         }
+    }
+
+    #[inline(always)]
+    fn frame_done(&mut self, _: &Cx<'_, Self>) {
+        self.straight = u64::MAX;
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -115,7 +115,8 @@ impl Node for Ip4Arp {
         // Counted anew: since the last tick a route may have moved packets from one neighbour to another.
         neighbours.values_mut().for_each(|waiting| waiting.packets = 0);
         held.retain(|_, since, p, _| {
-            let index = cx.tables().lookup(p.rx(), p.header::<Ip4Header>().dst.get());
+            let fib = cx.tables().fib_index(p.rx());
+            let index = cx.tables().lookup(fib, p.header::<Ip4Header>().dst.get());
             match cx.tables().adjacency(index).map(|a| (a, a.kind)) {
                 Some((_, AdjacencyKind::Rewrite)) => Some(Disposition::Next(Next::Rewrite(index))),
                 Some((adjacency, AdjacencyKind::Arp)) if cx.now() - since < PATIENCE => {

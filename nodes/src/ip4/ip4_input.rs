@@ -1,19 +1,21 @@
 //! `ip4-input`: received IPv4 packets, checked as RFC 1812 section 5.2.2 wants it.
 //!
 //! Expects: an IPv4 packet, possibly followed by the padding of its frame.
-//! Hands on: valid unicast packets, without padding, to the features of arc `ip4-unicast` and `ip4-lookup`.
-//! Drops: invalid packets, each kind with its own counter; multicast, which is not forwarded yet.
+//! Hands on: valid unicast packets, without padding, to the features of arc `ip4-unicast` and `ip4-lookup`; those to our groups to
+//! `ip4-local`.
+//! Drops: invalid packets, each kind with its own counter; multicast, except to groups that tunnels listen to: it is not forwarded.
 //! Reads: [`Ip4Tables`] for whether the interface takes IPv4.
 //! See: RFC 791, RFC 1812 sections 4.2, 5.2 and 5.3.
 
-use super::{Ip4Lookup, Ip4Tables};
+use super::{Ip4Local, Ip4Lookup, Ip4Tables};
 use crate::wire::U32;
 use crate::wire::checksum::{header_checksum_ok, ones_complement_sum};
 use crate::wire::ip4::Ip4Header;
 use std::fmt;
 use wharf_engine::counter::Tally;
 use wharf_engine::{
-    ArcStart, Cx, Disposition, FeatureArc, Node, PacketRef, TraceView, error_counters, flags, next_nodes,
+    ArcStart, ArcWay, Cx, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView, Way,
+    error_counters, flags, next_nodes,
 };
 
 /// Arc `ip4-unicast`: between `ip4-input` and `ip4-lookup`.
@@ -30,14 +32,32 @@ impl FeatureArc for Ip4UnicastArc {
 #[derive(Debug)]
 pub struct Ip4Input {
     /// Where the arc starts.
-    pub arc: ArcStart<Ip4UnicastArc>,
+    arc: ArcStart<Ip4UnicastArc>,
     /// Received packets, per interface.
-    pub received: Tally,
+    received: Tally,
+    /// Whether the interface that is counted on takes IPv4.
+    enabled: bool,
+    /// The way of its packets.
+    way: ArcWay<Ip4Input, Ip4UnicastArc>,
+}
+
+impl Ip4Input {
+    /// With the start of its arc.
+    pub fn new(arc: ArcStart<Ip4UnicastArc>) -> Ip4Input {
+        Ip4Input { arc, received: Tally::default(), enabled: false, way: ArcWay::NOWHERE }
+    }
+
+    #[inline(never)]
+    fn turn_to(&mut self, cx: &Cx<'_, Self>, rx: SwIfIndex) {
+        self.received.turn_to(&cx.interfaces().ip4, cx.worker(), rx.0);
+        self.enabled = cx.tables().interfaces.get(rx.index()).is_some_and(|i| i.enabled);
+        self.way = self.arc.way(cx, rx, Next::Lookup);
+    }
 }
 
 next_nodes! {
     /// Where packets go.
-    pub enum Next { Lookup => Ip4Lookup }
+    pub enum Next { Lookup => Ip4Lookup, Local => Ip4Local }
 }
 
 error_counters! {
@@ -58,8 +78,7 @@ error_counters! {
     }
 }
 
-/// The header's fields that are not as the fast path wants them; which one is found out here.
-#[cold]
+/// Whether a packet is valid, field by field.
 fn check(header: &Ip4Header, bytes: &[u8]) -> Result<(), Error> {
     let len = bytes.len();
     if len < Ip4Header::LEN {
@@ -97,10 +116,21 @@ fn check(header: &Ip4Header, bytes: &[u8]) -> Result<(), Error> {
 
 /// RFC 1812 section 5.3.7: whether an address is not martian, by its first byte: 0/8, 127/8, 224/4 and 240/4 (multicast,
 /// class E and broadcast) are.
+const UNICAST: [bool; 256] = {
+    let mut list = [false; 256];
+    let mut first = 1;
+    while first < 224 {
+        list[first] = first != 127;
+        first += 1;
+    }
+    list
+};
+
 #[inline(always)]
 fn is_unicast(address: U32) -> bool {
+    static LIST: [bool; 256] = UNICAST;
     let [first, ..] = address.to_bytes();
-    (first.wrapping_sub(1) < 0xdf) & (first != 127)
+    LIST[usize::from(first)]
 }
 
 fn addresses(header: &Ip4Header) -> Result<(), Error> {
@@ -142,21 +172,42 @@ impl Node for Ip4Input {
     type Error = Error;
     type Tables = Ip4Tables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
+    fn straight(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Option<Way<Self>> {
+        if !self.received.is_on(p.rx().0) {
+            self.turn_to(cx, p.rx());
+        }
+        let len = p.len();
+        let header = p.header::<Ip4Header>();
+        if !(is_plain(header, len) & self.enabled) {
+            return None;
+        }
+        p.truncate(header.total_len.get());
+        self.received.add(len);
+        Some(self.way.take(p, ()))
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
         let rx = p.rx();
-        self.received.count(&cx.interfaces().ip4, cx.worker(), rx.0, p.len());
+        self.received.add(p.len());
         let header = p.header::<Ip4Header>();
         let total = header.total_len.get();
-        if !is_plain(header, p.len())
-            && let Err(error) = check(header, p.data())
-        {
-            return Disposition::Drop(error);
-        }
+        let group = match check(header, p.data()) {
+            Ok(()) => false,
+            Err(Error::Multicast) if cx.tables().groups.binary_search(&(header.dst.get(), rx)).is_ok() => {
+                true
+            }
+            Err(error) => return Disposition::Drop(error),
+        };
         if !cx.tables().interfaces.get(rx.index()).is_some_and(|i| i.enabled) {
             return Disposition::Drop(Error::NotEnabled);
         }
         p.truncate(total);
+        if group {
+            return Disposition::Next(Next::Local(()));
+        }
         match self.arc.enter(cx, p, rx, ()) {
             Some(edge) => Disposition::Edge(edge),
             None => Disposition::Next(Next::Lookup(())),

@@ -7,7 +7,7 @@
 //! Reads: [`Ip4Tables`].
 //! See: RFC 1812 sections 5.3.1 (TTL) and 4.2.2.7 (fragmentation), RFC 1191.
 
-use super::{AdjIndex, AdjacencyKind, IcmpError, Ip4IcmpError, Ip4Tables};
+use super::{AdjIndex, Adjacency, AdjacencyKind, IcmpError, Ip4IcmpError, Ip4Tables};
 use crate::interface::InterfaceOutput;
 use crate::wire::checksum::decrement_ttl;
 use crate::wire::ethernet::EthernetHeader;
@@ -15,8 +15,8 @@ use crate::wire::ip4::Ip4Header;
 use std::fmt;
 use wharf_engine::counter::Tally;
 use wharf_engine::{
-    ArcStart, Cx, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView, error_counters, flags,
-    next_nodes,
+    ArcStart, ArcWay, Cx, Disposition, FeatureArc, Node, PacketRef, SwIfIndex, TraceView, Way,
+    error_counters, flags, next_nodes,
 };
 
 /// Arc `ip4-output`: between `ip4-rewrite` and `interface-output`.
@@ -33,9 +33,46 @@ impl FeatureArc for Ip4OutputArc {
 #[derive(Debug)]
 pub struct Ip4Rewrite {
     /// Where the arc starts.
-    pub arc: ArcStart<Ip4OutputArc>,
+    arc: ArcStart<Ip4OutputArc>,
     /// Sent packets, per adjacency.
-    pub sent: Tally,
+    sent: Tally,
+    /// What is done with packets of the adjacency that is counted on.
+    straight: Straight,
+}
+
+/// Of an adjacency of kind `Rewrite`.
+#[derive(Debug)]
+struct Straight {
+    rewrite: [u8; EthernetHeader::LEN],
+    /// Packets shorter than this fit; 0 for any other adjacency.
+    limit: u32,
+    tx: SwIfIndex,
+    way: ArcWay<Ip4Rewrite, Ip4OutputArc>,
+}
+
+impl Straight {
+    const NONE: Straight =
+        Straight { rewrite: [0; EthernetHeader::LEN], limit: 0, tx: SwIfIndex::NONE, way: ArcWay::NOWHERE };
+}
+
+impl Ip4Rewrite {
+    /// With the start of its arc.
+    pub fn new(arc: ArcStart<Ip4OutputArc>) -> Ip4Rewrite {
+        Ip4Rewrite { arc, sent: Tally::default(), straight: Straight::NONE }
+    }
+
+    #[inline(never)]
+    fn turn_to(&mut self, cx: &Cx<'_, Self>, index: AdjIndex) {
+        self.sent.turn_to(&cx.tables().counters, cx.worker(), index.0);
+        let adjacency = cx.tables().adjacency(index).filter(|a| a.kind == AdjacencyKind::Rewrite);
+        self.straight = match adjacency {
+            Some(&Adjacency { rewrite, mtu, tx, .. }) => {
+                let way = self.arc.way(cx, tx, Next::Output);
+                Straight { rewrite, limit: u32::from(mtu) + 1, tx, way }
+            }
+            None => Straight::NONE,
+        };
+    }
 }
 
 next_nodes! {
@@ -60,7 +97,27 @@ impl Node for Ip4Rewrite {
     type Error = Error;
     type Tables = Ip4Tables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
+    fn straight(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Option<Way<Self>> {
+        if !self.sent.is_on(index.0) {
+            self.turn_to(cx, index);
+        }
+        let header = p.header::<Ip4Header>();
+        let forwarded = p.flags() & flags::LOCALLY_ORIGINATED == 0;
+        if !((!forwarded | (header.ttl > 1)) & (u32::from(p.len()) < self.straight.limit)) {
+            return None;
+        }
+        if forwarded {
+            decrement_ttl(p.header_mut());
+        }
+        p.retreat(EthernetHeader::LEN as u16);
+        *p.header_mut() = self.straight.rewrite;
+        self.sent.add(p.len());
+        Some(self.straight.way.take(p, self.straight.tx))
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
         use AdjacencyKind::{PointToPoint, Rewrite};
         let adjacency = cx.tables().adjacency(index);
@@ -82,7 +139,7 @@ impl Node for Ip4Rewrite {
             p.retreat(EthernetHeader::LEN as u16);
             *p.header_mut() = adjacency.rewrite;
         }
-        self.sent.count(&cx.tables().counters, cx.worker(), index.0, p.len());
+        self.sent.add(p.len());
         match self.arc.enter(cx, p, adjacency.tx, adjacency.tx) {
             Some(edge) => Disposition::Edge(edge),
             None => Disposition::Next(Next::Output(adjacency.tx)),

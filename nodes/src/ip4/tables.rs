@@ -78,6 +78,8 @@ pub struct Ip4Tables {
     pub counters: Arc<Combined>,
     /// By `sw_if_index`.
     pub interfaces: Vec<Ip4Interface>,
+    /// Multicast groups, and the interfaces on which packets to them are for us; sorted.
+    pub groups: Vec<(u32, SwIfIndex)>,
 }
 
 impl Default for Ip4Tables {
@@ -87,22 +89,22 @@ impl Default for Ip4Tables {
             adjacencies: vec![Adjacency::default()],
             counters: Arc::new(Combined::new(0)),
             interfaces: Vec::new(),
+            groups: Vec::new(),
         }
     }
 }
 
 impl Ip4Tables {
-    /// The forwarding table of packets received on `rx`.
+    /// Index of the forwarding table of packets received on `rx`.
     #[inline(always)]
-    pub fn fib(&self, rx: SwIfIndex) -> Option<&Mtrie> {
-        let index = self.interfaces.get(rx.index()).map_or(0, |i| i.fib_index);
-        self.fibs.get(index as usize).map(|fib| &**fib)
+    pub fn fib_index(&self, rx: SwIfIndex) -> u32 {
+        self.interfaces.get(rx.index()).map_or(0, |i| i.fib_index)
     }
 
-    /// The adjacency of `dst` for packets received on `rx`.
+    /// The adjacency of `dst` in the forwarding table `fib_index`.
     #[inline(always)]
-    pub fn lookup(&self, rx: SwIfIndex, dst: u32) -> AdjIndex {
-        self.fib(rx).map_or(AdjIndex::NO_ROUTE, |fib| AdjIndex(fib.lookup(dst)))
+    pub fn lookup(&self, fib_index: u32, dst: u32) -> AdjIndex {
+        self.fibs.get(fib_index as usize).map_or(AdjIndex::NO_ROUTE, |fib| AdjIndex(fib.lookup(dst)))
     }
 
     /// One adjacency.

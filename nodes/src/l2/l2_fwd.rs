@@ -9,6 +9,7 @@
 //! CLI: `create bridge-domain`, `l2fib add`, `show l2fib`.
 //! See: IEEE 802.1Q clause 8.6 to 8.8.
 
+use super::tables::Addresses;
 use super::{
     ArpTermL2bd, L2Flood, L2Meta, L2Output, L2OutputMeta, L2Tables, Learned, MacTable, PortMode, Stamp, key,
     l2_flags, trace,
@@ -18,13 +19,32 @@ use crate::interface::InterfaceOutput;
 use crate::wire::ethernet::{EtherType, EthernetHeader};
 use std::fmt;
 use wharf_engine::counter::Tally;
-use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, error_counters, next_nodes};
+use wharf_engine::{Cx, Disposition, Node, PacketRef, SwIfIndex, TraceView, Way, error_counters, next_nodes};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct L2Fwd {
     /// Frames to router interfaces.
     to_bvi: Tally,
+    last: Last,
+}
+
+/// The last frame of this vector that went from one known station to another. What has the same addresses, on the same port, goes the same way and
+/// teaches nothing: the packets of a flow come together, and the table is asked once for all of them.
+#[derive(Debug)]
+struct Last {
+    addresses: Addresses,
+    /// Where it came from; none while there is no such frame.
+    rx: SwIfIndex,
+    tx: SwIfIndex,
+    /// See [`super::L2Port::is_plain_output`].
+    plain: bool,
+}
+
+impl Default for Last {
+    fn default() -> Last {
+        Last { addresses: Addresses::default(), rx: SwIfIndex::NONE, tx: SwIfIndex::NONE, plain: false }
+    }
 }
 
 next_nodes! {
@@ -64,17 +84,42 @@ impl Node for L2Fwd {
     type Error = Error;
     type Tables = L2Tables;
 
+    const STRAIGHT: bool = true;
+
+    /// From a station that is known and was seen of late, to another that is known. `l2-input` has asked for their buckets.
     #[inline(always)]
-    fn prefetch(&self, cx: &Cx<'_, Self>, p: &PacketRef<'_>) {
-        if let Some(macs) = &cx.tables().macs {
-            let domain = p.meta::<L2Meta>().domain;
-            let header = p.header::<EthernetHeader>();
-            macs.prefetch(key(domain, header.dst));
-            macs.prefetch(key(domain, header.src));
+    fn straight(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: L2Meta) -> Option<Way<Self>> {
+        let addresses = *p.header::<Addresses>();
+        let rx = p.rx();
+        // What `meta` says is the same for all such frames of a port.
+        if addresses == self.last.addresses && rx == self.last.rx {
+            return Some(Way::next(p, output(self.last.tx, self.last.plain, meta)));
         }
+        let tables = cx.tables();
+        let macs = tables.macs.as_deref()?;
+        let [dst, src] = addresses.keys(meta.domain);
+        let now = Stamp::of(cx.now());
+        if meta.flags & l2_flags::LEARN != 0 && !macs.get_at(src, meta.src)?.is_fresh(rx, now) {
+            return None;
+        }
+        if meta.flags & l2_flags::FORWARD == 0 {
+            return None;
+        }
+        let tx = macs.get_at(dst, meta.dst)?.port();
+        let port = tables.port(tx)?;
+        let apart = meta.shg == 0 || meta.shg != port.shg;
+        if port.mode != PortMode::Bridge || port.domain != meta.domain || tx == rx || !apart {
+            return None;
+        }
+        if port.bvi {
+            let next = self.hand_to_bvi(cx, p, tx);
+            return Some(Way::next(p, next));
+        }
+        let plain = port.is_plain_output();
+        self.last = Last { addresses, rx, tx, plain };
+        Some(Way::next(p, output(tx, plain, meta)))
     }
 
-    #[inline(always)]
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, meta: L2Meta) -> Disposition<Self> {
         let Some(macs) = &cx.tables().macs else {
             return Disposition::Drop(Error::NoDomain);
@@ -105,20 +150,17 @@ impl Node for L2Fwd {
         if meta.shg != 0 && meta.shg == port.shg {
             return Disposition::Drop(Error::SplitHorizon);
         }
-        if port.bvi {
-            self.to_bvi.count(&cx.interfaces().virtual_rx, cx.worker(), tx.0, p.len());
-            p.set_rx(tx);
-            return Disposition::Next(Next::Ethernet(()));
-        }
-        match port.is_plain_output() {
-            true => Disposition::Next(Next::Output(tx)),
-            false => Disposition::Next(Next::L2Output(L2OutputMeta { tx, shg: meta.shg.into() })),
-        }
+        Disposition::Next(match port.bvi {
+            true => self.hand_to_bvi(cx, p, tx),
+            false => output(tx, port.is_plain_output(), meta),
+        })
     }
 
     #[inline(always)]
     fn frame_done(&mut self, cx: &Cx<'_, Self>) {
         self.to_bvi.flush(&cx.interfaces().virtual_rx, cx.worker());
+        // By the next one, other workers or main may have changed what was looked up.
+        self.last.rx = SwIfIndex::NONE;
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,6 +170,25 @@ impl Node for L2Fwd {
             wharf_engine::trace::Outcome::Dropped(_) => write!(f, ", dropped: {}", view.next()),
             _ => write!(f, ", next {}", view.next()),
         }
+    }
+}
+
+impl L2Fwd {
+    /// To the domain's router interface.
+    #[inline(always)]
+    fn hand_to_bvi(&mut self, cx: &Cx<'_, L2Fwd>, p: &mut PacketRef<'_>, bvi: SwIfIndex) -> Next {
+        self.to_bvi.count(&cx.interfaces().virtual_rx, cx.worker(), bvi.0, p.len());
+        p.set_rx(bvi);
+        Next::Ethernet(())
+    }
+}
+
+/// To a known station.
+#[inline(always)]
+fn output(tx: SwIfIndex, plain: bool, meta: L2Meta) -> Next {
+    match plain {
+        true => Next::Output(tx),
+        false => Next::L2Output(L2OutputMeta { tx, shg: meta.shg.into() }),
     }
 }
 

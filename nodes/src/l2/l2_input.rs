@@ -8,14 +8,18 @@
 //! Reads: [`L2Tables`].
 //! CLI: `set interface l2 xconnect`, `set interface l2 bridge`, `set interface l2 tag-rewrite`.
 
-use super::{L2Fwd, L2InputFeatArcEnd, L2Meta, L2Output, L2OutputMeta, L2Port, L2Tables, PortMode, trace};
+use super::tables::Addresses;
+use super::{
+    L2Fwd, L2InputFeatArcEnd, L2Meta, L2Output, L2OutputMeta, L2Port, L2Tables, PortMode, TagRewrite, trace,
+};
 use crate::acl::packet::payload;
 use crate::interface::InterfaceOutput;
 use crate::wire::ethernet::{EtherType, EthernetHeader};
 use std::fmt;
+use wharf_engine::bihash::Place;
 use wharf_engine::{
-    ArcStart, Cx, Disposition, FeatureArc, Node, PacketRef, Seed, Target, TraceView, error_counters,
-    next_nodes,
+    ArcStart, Cx, Disposition, FeatureArc, Node, PacketRef, Seed, SwIfIndex, Target, TraceView, Way,
+    error_counters, next_nodes,
 };
 
 macro_rules! arc {
@@ -55,7 +59,46 @@ impl L2InputArcs {
 #[derive(Debug)]
 pub struct L2Input {
     /// Where the arcs start.
-    pub arcs: L2InputArcs,
+    arcs: L2InputArcs,
+    /// Of the last frame: forgotten at the end of the vector.
+    last: Last,
+}
+
+/// What the last frame had, if its port has no features.
+#[derive(Debug)]
+struct Last {
+    /// Its port, if frames go on as they are; else none.
+    rx: SwIfIndex,
+    /// Its port, if one tag of frames is taken, as of a VLAN's; else none.
+    popping: SwIfIndex,
+    /// The other end, if it is a cross-connect.
+    peer: Option<SwIfIndex>,
+    addresses: Addresses,
+    meta: L2Meta,
+}
+
+impl L2Input {
+    /// With the starts of its arcs.
+    pub fn new(arcs: L2InputArcs) -> L2Input {
+        let meta = L2Meta { domain: 0, shg: 0, flags: 0, dst: Place::default(), src: Place::default() };
+        let none = SwIfIndex::NONE;
+        let last = Last { rx: none, popping: none, peer: None, addresses: Addresses::default(), meta };
+        L2Input { arcs, last }
+    }
+
+    /// Takes the tag of a frame from a port that the last one came from too, where one is taken, and says where it goes.
+    #[inline(always)]
+    fn popped(&self, cx: &Cx<'_, L2Input>, p: &mut PacketRef<'_>) -> Option<Next> {
+        if p.rx() != self.last.popping || !TagRewrite::has_tag(p) {
+            return None;
+        }
+        let next = match self.last.peer {
+            Some(peer) => Next::Output(peer),
+            None => Next::Fwd(self.last.meta.of(*p.header(), cx.tables().macs.as_deref()?)),
+        };
+        TagRewrite::pop_one(p);
+        Some(next)
+    }
 }
 
 next_nodes! {
@@ -79,8 +122,30 @@ impl Node for L2Input {
     type Error = Error;
     type Tables = L2Tables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
+    fn straight(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Option<Way<Self>> {
+        if p.rx() != self.last.rx || usize::from(p.len()) < EthernetHeader::LEN {
+            return None;
+        }
+        if let Some(peer) = self.last.peer {
+            return Some(Way::next(p, Next::Output(peer)));
+        }
+        let addresses = *p.header::<Addresses>();
+        if addresses != self.last.addresses {
+            let macs = cx.tables().macs.as_deref()?;
+            self.last.addresses = addresses;
+            self.last.meta = self.last.meta.of(addresses, macs);
+        }
+        Some(Way::next(p, Next::Fwd(self.last.meta)))
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
+        // Not in `straight`, where it would cost the frames without tags five instructions.
+        if let Some(next) = self.popped(cx, p) {
+            return Disposition::Next(next);
+        }
         if usize::from(p.len()) < EthernetHeader::LEN {
             return Disposition::Drop(Error::Truncated);
         }
@@ -98,10 +163,35 @@ impl Node for L2Input {
                 return Disposition::Edge(edge);
             }
         }
-        match switch(port, p) {
-            Ok(next) => Disposition::Next(next),
-            Err(error) => Disposition::Drop(error),
+        let next = match switch(cx.tables(), port, p) {
+            Ok(next) => next,
+            Err(error) => return Disposition::Drop(error),
+        };
+        (self.last.rx, self.last.popping) = (SwIfIndex::NONE, SwIfIndex::NONE);
+        let likewise = match next {
+            Next::Output(peer) => {
+                self.last.peer = Some(peer);
+                true
+            }
+            Next::Fwd(meta) => {
+                (self.last.peer, self.last.addresses, self.last.meta) = (None, *p.header(), meta);
+                true
+            }
+            Next::L2Output(_) => false,
+        };
+        if likewise && !port.input_features {
+            if port.input.is_none() {
+                self.last.rx = p.rx();
+            } else if port.input.is_pop_one() {
+                self.last.popping = p.rx();
+            }
         }
+        Disposition::Next(next)
+    }
+
+    #[inline(always)]
+    fn frame_done(&mut self, _: &Cx<'_, Self>) {
+        (self.last.rx, self.last.popping) = (SwIfIndex::NONE, SwIfIndex::NONE);
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,13 +206,17 @@ impl Node for L2Input {
 
 /// Rewrites the tags of a frame and says where it goes from its port.
 #[inline(always)]
-pub(super) fn switch(port: &L2Port, p: &mut PacketRef<'_>) -> Result<Next, Error> {
+pub(super) fn switch(tables: &L2Tables, port: &L2Port, p: &mut PacketRef<'_>) -> Result<Next, Error> {
     if !port.input.is_none() && port.input.apply(p).is_err() {
         return Err(Error::Tags);
     }
     match port.mode {
         PortMode::Xconnect => Ok(Next::Output(port.peer)),
-        PortMode::Bridge => Ok(Next::Fwd(L2Meta { domain: port.domain, shg: port.shg, flags: port.flags })),
+        PortMode::Bridge => {
+            let none = Place::default();
+            let meta = L2Meta { domain: port.domain, shg: port.shg, flags: port.flags, dst: none, src: none };
+            Ok(Next::Fwd(tables.macs.as_ref().map_or(meta, |macs| meta.of(*p.header(), macs))))
+        }
         PortMode::XconnectOutput => Ok(Next::L2Output(L2OutputMeta { tx: port.peer, shg: 0 })),
         PortMode::None => Err(Error::NotL2),
     }

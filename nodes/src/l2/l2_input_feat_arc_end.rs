@@ -24,7 +24,7 @@ impl Node for L2InputFeatArcEnd {
         let Some(port) = cx.tables().port(p.rx()) else {
             return Disposition::Drop(Error::NotL2);
         };
-        match switch(port, p) {
+        match switch(cx.tables(), port, p) {
             Ok(next) => Disposition::Next(next),
             Err(error) => Disposition::Drop(error),
         }

@@ -8,7 +8,7 @@ use crate::wire::ethernet::MacAddress;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use wharf_engine::SwIfIndex;
-use wharf_engine::bihash::{Bihash, NoMemory, Put, Verdict};
+use wharf_engine::bihash::{Bihash, NoMemory, Place, Put, Verdict};
 
 /// Interfaces and domains that can be told apart here.
 pub const MAX_PORTS: usize = 4096;
@@ -23,6 +23,9 @@ pub const MAX_MOVES: u8 = 10;
 
 /// Number of a bridge domain in the tables, from 1; VPP's `bd_index`.
 pub type DomainIndex = u16;
+
+/// Stamps until a frame from a known address is worth writing down again, 8.6 s.
+const FRESH: u16 = 8;
 
 /// A moment, in units of 2^30 nanoseconds (1.07 s) modulo 65,536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl MacEntry {
 
     /// An address whose frames, from it and to it, are dropped.
     pub fn filter() -> MacEntry {
-        MacEntry(MacEntry::STATIC | MacEntry::FILTER)
+        MacEntry(MacEntry::fixed(SwIfIndex::NONE).0 | MacEntry::FILTER)
     }
 
     /// The port behind which it is.
@@ -112,13 +115,12 @@ impl MacEntry {
         self.0 & MacEntry::BVI != 0
     }
 
-    /// Whether a frame from behind `port` has nothing to teach about it at this moment.
+    /// Whether a frame from behind `port` has nothing to teach about it at this moment. A stamp may be a little old: ages are minutes.
     #[inline(always)]
     pub fn is_fresh(self, port: SwIfIndex, now: Stamp) -> bool {
-        let differs = self.0 ^ MacEntry::learned(port, now, 0).0;
-        // A learned one: port, stamp and no flag. One set by the operator: the port.
-        differs & !(0xff << 32) == 0
-            || differs & (0xffff | MacEntry::FILTER | MacEntry::STATIC) == MacEntry::STATIC
+        let recent = now.since(self.stamp()) < FRESH;
+        // A filter's port is none.
+        self.0 as u16 == port.0 as u16 && (recent | self.is_static())
     }
 
     /// The bits, for a trace.
@@ -137,10 +139,20 @@ impl fmt::Debug for MacEntry {
     }
 }
 
-/// Domain and address as one key.
+/// Domain and address as one key, the address as its bytes lie in a frame.
 #[inline(always)]
 pub fn key(domain: DomainIndex, mac: MacAddress) -> u64 {
-    u64::from(domain) << 48 | mac.to_u64()
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from(domain) << 48 | u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+fn domain_of(key: u64) -> DomainIndex {
+    (key >> 48) as DomainIndex
+}
+
+fn mac_of(key: u64) -> MacAddress {
+    let [a, b, c, d, e, f, ..] = key.to_le_bytes();
+    MacAddress([a, b, c, d, e, f])
 }
 
 /// What became of a frame's source address.
@@ -152,7 +164,7 @@ pub enum Learned {
     New,
     /// It was behind another port.
     Moved,
-    /// Its port or its domain has as many as it may.
+    /// Its port, its domain or the table has as many as it may.
     Limit,
     /// It moves too often, and stays where it is for now.
     Damped,
@@ -186,31 +198,64 @@ pub struct MacTable {
     domains: Box<[AtomicU32]>,
     learned: AtomicU32,
     fixed: AtomicU32,
+    limit: u32,
 }
 
 impl MacTable {
-    /// A table of `buckets` times seven addresses, with a random `seed`.
-    pub fn new(buckets: usize, seed: [u64; 2]) -> Result<MacTable, NoMemory> {
+    /// A table of `buckets` times seven addresses, of which `limit` may be learned, with a random `seed`: without a limit, and
+    /// at most, three in four.
+    pub fn new(buckets: usize, limit: Option<u32>, seed: [u64; 2]) -> Result<MacTable, NoMemory> {
+        let hash = Bihash::new(buckets, seed)?;
+        let most = MacTable::most_learned(hash.capacity());
         let zeroes = || (0..MAX_PORTS).map(|_| AtomicU32::new(0)).collect();
         Ok(MacTable {
-            hash: Bihash::new(buckets, seed)?,
+            hash,
             ports: zeroes(),
             domains: zeroes(),
             learned: AtomicU32::new(0),
             fixed: AtomicU32::new(0),
+            limit: limit.unwrap_or(most).min(most),
         })
     }
 
-    /// Asks the processor for the bucket of a key.
+    /// How many addresses may be learned where there is room for so many: three in four. Where buckets fill up, one address costs another its place.
+    fn most_learned(capacity: usize) -> u32 {
+        (capacity / 4 * 3) as u32
+    }
+
+    /// Addresses that may be learned in all.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Addresses that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.hash.capacity()
+    }
+
+    /// Bytes of the table.
+    pub fn memory(&self) -> usize {
+        self.hash.memory()
+    }
+
+    /// Where a key is looked for; asks the processor for what is there.
     #[inline(always)]
-    pub fn prefetch(&self, key: u64) {
-        self.hash.prefetch(key);
+    pub fn prefetch(&self, key: u64) -> Place {
+        let place = self.hash.place(key);
+        self.hash.prefetch(place);
+        place
     }
 
     /// The entry of a key.
     #[inline(always)]
     pub fn get(&self, key: u64) -> Option<MacEntry> {
         self.hash.get(key).map(MacEntry)
+    }
+
+    /// The entry of a key whose place is known.
+    #[inline(always)]
+    pub fn get_at(&self, key: u64, place: Place) -> Option<MacEntry> {
+        self.hash.get_at(key, place).map(MacEntry)
     }
 
     /// What is to be done about a source address whose entry is not [`MacEntry::is_fresh`]. `limits` are those of the port and the
@@ -228,7 +273,7 @@ impl MacTable {
             }
             // Looked at before the bucket is locked: a port at its limit can't keep others from it.
             _ if self.of_port(port) >= limits[0] => return Learned::Limit,
-            None if self.of_domain(key) >= limits[1] => return Learned::Limit,
+            None if self.of_domain(key) >= limits[1] || self.len().1 >= self.limit => return Learned::Limit,
             _ => {}
         }
         let mut damped = false;
@@ -280,7 +325,7 @@ impl MacTable {
 
     fn count(&self, key: u64, port: SwIfIndex, by: i32) {
         self.count_port(port, by);
-        if let Some(count) = self.domains.get((key >> 48) as usize) {
+        if let Some(count) = self.domains.get(usize::from(domain_of(key))) {
             count.fetch_add(by as u32, Ordering::Relaxed);
         }
         self.learned.fetch_add(by as u32, Ordering::Relaxed);
@@ -293,7 +338,7 @@ impl MacTable {
 
     /// Learned addresses of the domain of a key.
     pub fn of_domain(&self, key: u64) -> u32 {
-        self.domains.get((key >> 48) as usize).map_or(u32::MAX, |c| c.load(Ordering::Relaxed))
+        self.domains.get(usize::from(domain_of(key))).map_or(u32::MAX, |c| c.load(Ordering::Relaxed))
     }
 
     /// Addresses in all, and how many of them are learned.
@@ -359,13 +404,11 @@ impl MacTable {
 
     /// Comes by each entry of one part, and removes those that `gone` names.
     pub fn sweep(&self, part: usize, mut gone: impl FnMut(DomainIndex, MacAddress, MacEntry) -> bool) {
-        let removed = self.hash.scan(part, |key, value| {
-            let domain = (key >> 48) as DomainIndex;
-            match gone(domain, MacAddress::from_u64(key), MacEntry(value)) {
+        let removed =
+            self.hash.scan(part, |key, value| match gone(domain_of(key), mac_of(key), MacEntry(value)) {
                 true => Verdict::Remove,
                 false => Verdict::Keep,
-            }
-        });
+            });
         for (key, value) in removed {
             self.forget(key, MacEntry(value));
         }

@@ -1,13 +1,14 @@
 //! What the control plane publishes for bridging.
 
-use super::mac_table::{DomainIndex, MacTable};
+use super::mac_table::{DomainIndex, MacTable, key};
 use super::tag_rewrite::TagRewrite;
 use crate::wire::ethernet::MacAddress;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wharf_engine::SwIfIndex;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use wharf_engine::bihash::Place;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// What a port does with the frames that it receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -133,6 +134,33 @@ pub struct L2Meta {
     pub shg: u8,
     /// See [`l2_flags`].
     pub flags: u8,
+    /// Where the [`MacTable`] is looked at for the destination.
+    pub dst: Place,
+    /// Where it is for the source.
+    pub src: Place,
+}
+
+impl L2Meta {
+    /// The same of a frame with these addresses, which `l2-fwd` will look up.
+    #[inline(always)]
+    pub(super) fn of(self, addresses: Addresses, macs: &MacTable) -> L2Meta {
+        let [dst, src] = addresses.keys(self.domain).map(|key| macs.prefetch(key));
+        L2Meta { dst, src, ..self }
+    }
+}
+
+/// Destination and source, as a frame begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(transparent)]
+pub(super) struct Addresses([u8; 12]);
+
+impl Addresses {
+    /// Both as keys of the [`MacTable`], the destination first.
+    #[inline(always)]
+    pub(super) fn keys(self, domain: DomainIndex) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.0;
+        [key(domain, MacAddress([a, b, c, d, e, f])), key(domain, MacAddress([g, h, i, j, k, l]))]
+    }
 }
 
 /// Where `l2-output` sends a frame.

@@ -64,6 +64,27 @@ impl TagRewrite {
         self.pop == 0 && self.push == 0
     }
 
+    /// Whether it takes one tag and puts none, as most do: [`TagRewrite::has_tag`] and [`TagRewrite::pop_one`] do the same.
+    #[inline(always)]
+    pub(super) fn is_pop_one(&self) -> bool {
+        (self.pop, self.push) == (1, 0)
+    }
+
+    /// Whether a frame has a tag to be taken.
+    #[inline(always)]
+    pub(super) fn has_tag(p: &PacketRef<'_>) -> bool {
+        let ethertype = EtherType(p.header::<Tagged>().tags[0].ethertype.get());
+        ethertype.is_vlan() & (usize::from(p.len()) >= EthernetHeader::LEN + VlanTag::LEN)
+    }
+
+    /// Takes the tag that [`TagRewrite::has_tag`] found.
+    #[inline(always)]
+    pub(super) fn pop_one(p: &mut PacketRef<'_>) {
+        let addresses = p.header::<Tagged>().addresses;
+        p.advance(TAG);
+        p.header_mut::<Tagged>().addresses = addresses;
+    }
+
     /// Rewrites the tags of a whole frame. The priority of the tag taken first goes over to the one put first.
     #[inline(never)]
     pub fn apply(&self, p: &mut PacketRef<'_>) -> Result<(), CannotRewrite> {

@@ -1,4 +1,4 @@
-//! `span-input`: copies what an interface receives to others.
+//! `span-input`: copies what a device receives to other interfaces.
 //!
 //! Expects: what a device has received, on arc `device-input`.
 //! Hands on: the packet to the next feature of the arc, a copy of it for each destination to `interface-output`.
@@ -6,9 +6,9 @@
 //! Reads: [`SpanTables`].
 //! CLI: `set interface span`.
 
-use super::SpanTables;
+use super::{SpanTables, mirror};
 use crate::interface::InterfaceOutput;
-use wharf_engine::{Cx, Disposition, Node, PacketRef, error_counters, flags, next_nodes};
+use wharf_engine::{Cx, Disposition, Node, PacketRef, error_counters, next_nodes};
 
 /// See the module.
 #[derive(Debug)]
@@ -32,13 +32,8 @@ impl Node for SpanInput {
     type Tables = SpanTables;
 
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
-        for to in cx.tables().rx.get(&p.rx()).into_iter().flatten() {
-            let made = cx.copy(p, |copy| {
-                copy.add_flags(flags::MIRRORED);
-                Next::Output(*to)
-            });
-            cx.count(if made { Error::Hits } else { Error::Failed });
-        }
+        let to = cx.tables().rx.get(&p.rx());
+        mirror(cx, p, to, Next::Output, [Error::Hits, Error::Failed]);
         Disposition::NextFeature
     }
 }

@@ -1,15 +1,14 @@
 //! `span-output`: copies what an interface sends to others.
 //!
 //! Expects: a whole frame and the interface that it is sent on, on arc `interface-output`.
-//! Hands on: the frame to the next feature of the arc, a copy of it for each destination to `interface-output`. A copy is not copied again, so
-//! interfaces may watch each other.
+//! Hands on: the frame to the next feature of the arc, a copy of it for each destination to `interface-output`.
 //! Drops: nothing. A copy for which there is no buffer is counted.
 //! Reads: [`SpanTables`].
 //! CLI: `set interface span`.
 
-use super::SpanTables;
+use super::{SpanTables, mirror};
 use crate::interface::InterfaceOutput;
-use wharf_engine::{Cx, Disposition, Node, PacketRef, SwIfIndex, error_counters, flags, next_nodes};
+use wharf_engine::{Cx, Disposition, Node, PacketRef, SwIfIndex, error_counters, next_nodes};
 
 /// See the module.
 #[derive(Debug)]
@@ -33,15 +32,8 @@ impl Node for SpanOutput {
     type Tables = SpanTables;
 
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, tx: SwIfIndex) -> Disposition<Self> {
-        if p.flags() & flags::MIRRORED == 0 {
-            for to in cx.tables().tx.get(&tx).into_iter().flatten() {
-                let made = cx.copy(p, |copy| {
-                    copy.add_flags(flags::MIRRORED);
-                    Next::Output(*to)
-                });
-                cx.count(if made { Error::Hits } else { Error::Failed });
-            }
-        }
+        let to = cx.tables().tx.get(&tx);
+        mirror(cx, p, to, Next::Output, [Error::Hits, Error::Failed]);
         Disposition::NextFeature
     }
 }

@@ -60,7 +60,7 @@ pub enum Decap {
     Ip4,
 }
 
-/// A tunnel to one peer.
+/// A tunnel to one peer, or to all that listen to a multicast group.
 #[derive(Clone, Debug)]
 pub struct VxlanTunnel {
     /// What is put in front.
@@ -83,15 +83,24 @@ pub struct VxlanTunnel {
     pub up: bool,
 }
 
+impl VxlanTunnel {
+    /// Whether it leads to a multicast group.
+    pub fn is_group(&self) -> bool {
+        Ipv4Addr::from_bits(self.outer.ip.dst.get()).is_multicast()
+    }
+}
+
 /// All tunnels.
 #[derive(Clone, Debug, Default)]
 pub struct VxlanTables {
     /// By `sw_if_index`.
     pub tunnels: Vec<Option<Arc<VxlanTunnel>>>,
-    /// From [`decap_key`] to `sw_if_index`.
+    /// From [`decap_key`] to `sw_if_index`; a group's tunnel has two, by the group and by our own address.
     pub decap: Option<Arc<Bihash>>,
     /// Whether a tunnel takes any identifier from its peer: only then is a second key looked for.
     pub any_vni: bool,
+    /// Whether a tunnel leads to a group.
+    pub groups: bool,
     /// The forwarding tables.
     pub fibs: Vec<Arc<Mtrie>>,
 }
@@ -104,7 +113,7 @@ impl VxlanTables {
     }
 }
 
-/// Peer and identifier, or any identifier, as one key.
+/// Peer (of a group's tunnel: the group, or our own address) and identifier, or any identifier, as one key.
 #[inline(always)]
 pub fn decap_key(peer: u32, vni: Option<u32>) -> u64 {
     let kind = if vni.is_some() { 1 } else { 2 };

@@ -16,14 +16,34 @@ use crate::wire::ip4::{Ip4Header, IpProtocol};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{U16, VxlanHeader};
 use std::fmt;
+use std::net::Ipv4Addr;
 use wharf_engine::{
-    Cx, Disposition, Node, PacketRef, SwIfIndex, TraceView, error_counters, flags, next_nodes,
+    Cx, Disposition, Node, PacketRef, SwIfIndex, TraceView, Way, error_counters, flags, next_nodes,
 };
 use zerocopy::FromBytes;
 
 /// See the module.
+#[derive(Debug, Default)]
+pub struct Vxlan4Encap {
+    /// The tunnel of the last frame, if it is as most are: forgotten at the end of the vector.
+    last: Last,
+}
+
+/// A tunnel for Ethernet frames, with a source port by the flow and without a checksum.
 #[derive(Debug)]
-pub struct Vxlan4Encap;
+struct Last {
+    tx: SwIfIndex,
+    outer: OuterHeader,
+    max_frame: u16,
+    leaf: u32,
+}
+
+impl Default for Last {
+    fn default() -> Last {
+        let outer = OuterHeader::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, [0; 2], 0);
+        Last { tx: SwIfIndex::NONE, outer, max_frame: 0, leaf: 0 }
+    }
+}
 
 next_nodes! {
     /// Where packets go.
@@ -47,7 +67,20 @@ impl Node for Vxlan4Encap {
     type Error = Error;
     type Tables = VxlanTables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
+    fn straight(&mut self, _: &Cx<'_, Self>, p: &mut PacketRef<'_>, tx: SwIfIndex) -> Option<Way<Self>> {
+        let last = &self.last;
+        let fits = (p.len() <= last.max_frame) & (p.headroom() >= OuterHeader::LEN as u16);
+        if tx != last.tx || !fits || p.flags() & flags::L4_CSUM_PARTIAL != 0 {
+            return None;
+        }
+        let port = flow_port(p, Start::Ethernet);
+        put(p, last.outer, port);
+        Some(Way::next(p, Next::LoadBalance(AdjIndex(last.leaf))))
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, tx: SwIfIndex) -> Disposition<Self> {
         let tables = cx.tables();
         let Some(tunnel) = tables.get(tx) else {
@@ -65,29 +98,28 @@ impl Node for Vxlan4Encap {
             }
         }
         let port = match tunnel.src_port {
-            // RFC 6335: 49152 to 65535 are the dynamic ports.
-            0 => 0xc000 | flow_hash(p.data(), start) as u16,
+            0 => flow_port(p, start),
             fixed => fixed,
         };
         if p.headroom() < OuterHeader::LEN as u16 {
             return Disposition::Drop(Error::Headroom);
         }
-        p.retreat(OuterHeader::LEN as u16);
-        let len = p.len();
-        let mut outer = tunnel.outer;
-        outer.ip.total_len = U16::new(len);
-        outer.ip.checksum = U16::new(update_u16(outer.ip.checksum.get(), 0, len));
-        outer.udp.src_port = U16::new(port);
-        outer.udp.len = U16::new(len - Ip4Header::LEN as u16);
-        *p.header_mut() = outer;
+        let outer = tunnel.outer;
+        put(p, outer, port);
         if tunnel.checksum {
             sum(p);
         }
-        // It is ours: the TTL is not that of a forwarded packet.
-        p.add_flags(flags::LOCALLY_ORIGINATED);
         let dst = outer.ip.dst.get();
         let leaf = tables.fibs.get(tunnel.fib_index as usize).map_or(0, |fib| fib.lookup(dst));
+        if tunnel.src_port == 0 && !tunnel.checksum && start == Start::Ethernet {
+            self.last = Last { tx, outer, max_frame: tunnel.max_frame, leaf };
+        }
         Disposition::Next(Next::LoadBalance(AdjIndex(leaf)))
+    }
+
+    #[inline(always)]
+    fn frame_done(&mut self, _: &Cx<'_, Self>) {
+        self.last.tx = SwIfIndex::NONE;
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +135,26 @@ impl Node for Vxlan4Encap {
             }
         }
     }
+}
+
+/// RFC 6335: 49152 to 65535 are the dynamic ports.
+#[inline(always)]
+fn flow_port(p: &PacketRef<'_>, start: Start) -> u16 {
+    0xc000 | flow_hash(p.data(), start) as u16
+}
+
+/// Puts the headers in front, for which there is room.
+#[inline(always)]
+fn put(p: &mut PacketRef<'_>, mut outer: OuterHeader, port: u16) {
+    p.retreat(OuterHeader::LEN as u16);
+    let len = p.len();
+    outer.ip.total_len = U16::new(len);
+    outer.ip.checksum = U16::new(update_u16(outer.ip.checksum.get(), 0, len));
+    outer.udp.src_port = U16::new(port);
+    outer.udp.len = U16::new(len - Ip4Header::LEN as u16);
+    *p.header_mut() = outer;
+    // It is ours: the TTL is not that of a forwarded packet.
+    p.add_flags(flags::LOCALLY_ORIGINATED);
 }
 
 /// Fills the UDP checksum in.

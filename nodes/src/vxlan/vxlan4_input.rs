@@ -1,6 +1,6 @@
 //! `vxlan4-input`: packets from a peer lose the headers around the frame in them.
 //!
-//! Expects: a valid IPv4 packet to one of our addresses, with a complete UDP datagram to a port that tunnels use.
+//! Expects: a valid IPv4 packet to one of our addresses, or to a group that a tunnel has, with a complete UDP datagram to a port that tunnels use.
 //! Hands on: the frame, as received on the tunnel's interface, to `l2-input` when that is in L2 mode, else to `ethernet-input`; the packet in it to
 //! `ip4-input` when the tunnel carries no Ethernet headers.
 //! Drops: what is cut short, has no valid identifier, or is of no tunnel.
@@ -15,10 +15,11 @@ use crate::l2::L2Input;
 use crate::wire::ethernet::EthernetHeader;
 use crate::wire::ip4::Ip4Header;
 use crate::wire::udp::UdpHeader;
+use crate::wire::{U16, U32, VxlanHeader};
 use std::fmt;
 use wharf_engine::counter::Tally;
 use wharf_engine::{
-    Cx, Disposition, Node, PacketRef, SwIfIndex, TraceView, error_counters, flags, next_nodes,
+    Cx, Disposition, Node, PacketRef, SwIfIndex, TraceView, Way, error_counters, flags, next_nodes,
 };
 
 /// See the module.
@@ -26,6 +27,28 @@ use wharf_engine::{
 pub struct Vxlan4Input {
     /// Frames of tunnels.
     received: Tally,
+    /// Of the last packet: forgotten at the end of the frame.
+    last: Last,
+}
+
+/// The addresses, port and VXLAN header of packets of a tunnel that is up, and carries frames to be bridged or cross-connected.
+#[derive(Debug)]
+struct Last {
+    tunnel: SwIfIndex,
+    addresses: [U32; 2],
+    port: U16,
+    vxlan: VxlanHeader,
+}
+
+impl Default for Last {
+    fn default() -> Last {
+        Last {
+            tunnel: SwIfIndex::NONE,
+            addresses: [U32::ZERO; 2],
+            port: U16::ZERO,
+            vxlan: VxlanHeader::default(),
+        }
+    }
 }
 
 next_nodes! {
@@ -43,20 +66,40 @@ error_counters! {
     }
 }
 
-/// The tunnel of a packet.
+/// The tunnel of a packet: that of its peer. Where a tunnel listens to a group, other peers' are of that one: they send to the group, or to our address once
+/// they have learned it (RFC 7348 section 4.1).
 #[inline(always)]
-fn find(tables: &VxlanTables, outer: &OuterHeader, vni: u32) -> Option<SwIfIndex> {
-    let decap = tables.decap.as_ref()?;
-    let peer = outer.ip.src.get();
-    let found = decap.get(decap_key(peer, Some(vni)));
-    let found = found.or_else(|| if tables.any_vni { decap.get(decap_key(peer, None)) } else { None });
-    found.map(|index| SwIfIndex(index as u32))
+fn find<'t>(tables: &'t VxlanTables, outer: &OuterHeader) -> Option<&'t VxlanTunnel> {
+    let decap = tables.decap.as_deref()?;
+    let vni = outer.vxlan.vni();
+    let of = |address: U32| {
+        let found = decap.get(decap_key(address.get(), Some(vni)));
+        let found = match found {
+            None if tables.any_vni => decap.get(decap_key(address.get(), None)),
+            found => found,
+        };
+        let tunnel = tables.get(SwIfIndex(found? as u32));
+        tunnel.filter(|tunnel| tunnel.local_port == outer.udp.dst_port.get())
+    };
+    let (from, to) = (outer.ip.src, outer.ip.dst);
+    let peer = of(from);
+    if let Some(tunnel) = peer.filter(|tunnel| tunnel.outer.ip.src == to) {
+        return Some(tunnel);
+    }
+    if !tables.groups {
+        return None;
+    }
+    let group = of(to)
+        .filter(|tunnel| tunnel.is_group() && [tunnel.outer.ip.src, tunnel.outer.ip.dst].contains(&to))?;
+    Some(peer.filter(|tunnel| tunnel.outer.ip.src == group.outer.ip.src).unwrap_or(group))
 }
 
-/// Whether the tunnel is at the address and port that the packet came to.
+/// Takes the headers away: the packet is now one that the tunnel received.
 #[inline(always)]
-fn is_for(tunnel: &VxlanTunnel, ip: &Ip4Header, udp: &UdpHeader) -> bool {
-    tunnel.outer.ip.src == ip.dst && tunnel.local_port == udp.dst_port.get()
+fn enter(p: &mut PacketRef<'_>, tunnel: SwIfIndex) {
+    p.advance(OuterHeader::LEN as u16);
+    p.set_rx(tunnel);
+    p.clear_flags(flags::L4_CSUM_PARTIAL | flags::LOCALLY_ORIGINATED);
 }
 
 impl Node for Vxlan4Input {
@@ -66,16 +109,36 @@ impl Node for Vxlan4Input {
     type Error = Error;
     type Tables = VxlanTables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
     fn prefetch(&self, cx: &Cx<'_, Self>, p: &PacketRef<'_>) {
         // Without options, as almost always; else it is the wrong bucket.
         let outer = p.header::<OuterHeader>();
+        if outer.ip.src == self.last.addresses[0] && outer.vxlan == self.last.vxlan {
+            return;
+        }
         if let Some(decap) = &cx.tables().decap {
-            decap.prefetch(decap_key(outer.ip.src.get(), Some(outer.vxlan.vni())));
+            decap.prefetch(decap.place(decap_key(outer.ip.src.get(), Some(outer.vxlan.vni()))));
         }
     }
 
     #[inline(always)]
+    fn straight(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Option<Way<Self>> {
+        let (outer, last) = (p.header::<OuterHeader>(), &self.last);
+        let same = (outer.ip.src == last.addresses[0]) & (outer.ip.dst == last.addresses[1]);
+        let same = same & (outer.udp.dst_port == last.port) & (outer.vxlan == last.vxlan);
+        let whole = usize::from(p.len()) >= OuterHeader::LEN + EthernetHeader::LEN;
+        let plain = outer.ip.version_ihl == Ip4Header::VERSION_IHL;
+        if !(same & whole & plain) || last.tunnel == SwIfIndex::NONE {
+            return None;
+        }
+        let tunnel = last.tunnel;
+        enter(p, tunnel);
+        self.received.count(&cx.interfaces().virtual_rx, cx.worker(), tunnel.0, p.len());
+        Some(Way::next(p, Next::L2(())))
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
         let mut outer = *p.header::<OuterHeader>();
         // Options are taken out of the way.
@@ -92,22 +155,26 @@ impl Node for Vxlan4Input {
         if !outer.vxlan.is_valid() {
             return Disposition::Drop(Error::BadFlags);
         }
-        let tables = cx.tables();
-        let tunnel = find(tables, &outer, outer.vxlan.vni()).and_then(|index| tables.get(index));
-        let Some(tunnel) = tunnel.filter(|t| is_for(t, &outer.ip, &outer.udp)) else {
+        let Some(tunnel) = find(cx.tables(), &outer) else {
             return Disposition::Drop(Error::NoSuchTunnel);
         };
         if !tunnel.up {
             return Disposition::Drop(Error::Down);
         }
-        p.advance(OuterHeader::LEN as u16);
-        p.set_rx(tunnel.sw_if_index);
-        p.clear_flags(flags::L4_CSUM_PARTIAL | flags::LOCALLY_ORIGINATED);
+        enter(p, tunnel.sw_if_index);
         self.received.count(&cx.interfaces().virtual_rx, cx.worker(), tunnel.sw_if_index.0, p.len());
         match tunnel.decap {
             Decap::Ip4 => Disposition::Next(Next::Ip4(())),
             _ if usize::from(p.len()) < EthernetHeader::LEN => Disposition::Drop(Error::Truncated),
-            Decap::L2 => Disposition::Next(Next::L2(())),
+            Decap::L2 => {
+                self.last = Last {
+                    tunnel: tunnel.sw_if_index,
+                    addresses: [outer.ip.src, outer.ip.dst],
+                    port: outer.udp.dst_port,
+                    vxlan: outer.vxlan,
+                };
+                Disposition::Next(Next::L2(()))
+            }
             Decap::Ethernet => Disposition::Next(Next::Ethernet(())),
         }
     }
@@ -115,6 +182,7 @@ impl Node for Vxlan4Input {
     #[inline(always)]
     fn frame_done(&mut self, cx: &Cx<'_, Self>) {
         self.received.flush(&cx.interfaces().virtual_rx, cx.worker());
+        self.last.tunnel = SwIfIndex::NONE;
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 //! Sums and checksums are numbers as `get()` of a header field returns them. Inside, words are added in the order of
 //! the machine and the result is swapped once, which is the same (RFC 1071, section 2 B).
 
+use super::U16;
 use super::ip4::{Ip4Header, IpProtocol};
 use std::net::Ipv4Addr;
 
@@ -48,10 +49,12 @@ pub const fn add(a: u16, b: u16) -> u16 {
 /// True if the checksum of an IPv4 header without options is right: with its checksum, the sum is all ones.
 #[inline(always)]
 pub fn header_checksum_ok(header: &[u8; Ip4Header::LEN]) -> bool {
-    // Folding keeps the remainder by 0xffff, of which all ones is 0, and only a sum of 0 folds to 0. A remainder by a
-    // constant is a multiplication.
+    // Folding keeps the remainder by 0xffff, of which all ones is 0, and only a sum of 0 folds to 0. A number is a multiple
+    // of 0xffff if its product with the inverse, modulo 2^64, is one of the first numbers.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
     let sum = header_sum(header);
-    sum.is_multiple_of(0xffff) & (sum != 0)
+    (sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff) & (sum != 0)
 }
 
 /// The checksum for an IPv4 header without options; what its checksum field holds doesn't matter.
@@ -62,12 +65,16 @@ pub fn header_checksum(header: &Ip4Header) -> u16 {
     !add(sum, !header.checksum.get())
 }
 
-/// Not folded, in the order of the machine.
+/// The sum of the header's words by 0xffff, in the order of the machine: of 64 bits at a time, with the carry added again.
 #[inline(always)]
 fn header_sum(header: &[u8; Ip4Header::LEN]) -> u64 {
     let [a, b, c, d, e]: [[u8; 4]; 5] = zerocopy::transmute!(*header);
-    let word = |bytes| u64::from(u32::from_ne_bytes(bytes));
-    word(a) + word(b) + word(c) + word(d) + word(e)
+    let two = |a: [u8; 4], b: [u8; 4]| u64::from_ne_bytes(zerocopy::transmute!([a, b]));
+    let add = |a: u64, b: u64| {
+        let (sum, carry) = a.overflowing_add(b);
+        sum + u64::from(carry)
+    };
+    add(add(two(a, b), two(c, d)), u32::from_ne_bytes(e).into())
 }
 
 /// The checksum after a 16-bit word that it covers has changed from `old` to `new` (RFC 1624, equation 3).
@@ -90,9 +97,10 @@ pub const fn update_u32(checksum: u16, old: u32, new: u32) -> u16 {
 pub fn decrement_ttl(header: &mut Ip4Header) {
     debug_assert!(header.ttl > 0);
     header.ttl = header.ttl.wrapping_sub(1);
-    // Equation 3 for a word that shrinks by 0x100, reduced to one addition. A result of 0xffff becomes 0 as there.
-    let sum = u32::from(header.checksum.get()) + 0x100;
-    header.checksum.set((sum + u32::from(sum >= 0xffff)) as u16);
+    // Equation 3 for a word that shrinks by 0x100, reduced to one addition. A result of 0xffff becomes 0 as there. Such a
+    // sum is the same in any order of bytes (RFC 1071, section 2), and 0x100 is 1 in the other one.
+    let sum = u16::from_le_bytes(header.checksum.to_bytes());
+    header.checksum = U16::from_bytes((sum.wrapping_add(1 + u16::from(sum >= 0xfffe))).to_le_bytes());
 }
 
 /// The sum over the pseudo header of TCP and UDP (RFC 9293, section 3.1; RFC 768). `len` is the length of the segment

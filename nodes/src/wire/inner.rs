@@ -1,8 +1,8 @@
 //! A packet that is about to be put into another: its flow, for entropy, and its checksum, which nobody computes any more once it is inside.
 
-use super::checksum::ones_complement_sum;
 use super::ethernet::{EtherType, EthernetHeader, VlanTag};
 use super::ip4::{Ip4Header, IpProtocol};
+use wharf_engine::offload;
 use zerocopy::FromBytes;
 
 const IP6_HEADER: usize = 40;
@@ -36,29 +36,63 @@ fn payload(frame: &[u8], start: Start) -> Option<(EtherType, usize)> {
 
 /// A number that is the same for all packets of a flow: of the IP addresses, protocol and ports of a frame, else of its MAC addresses.
 /// Fragments have no ports, and go by addresses alone so that all of a datagram's go together.
-#[inline]
+#[inline(always)]
 pub fn flow_hash(frame: &[u8], start: Start) -> u32 {
+    // Almost all frames: no tag, no options, not a fragment.
+    if start == Start::Ethernet
+        && let Some((plain, _)) = frame.split_first_chunk::<PLAIN>()
+        && plain[12..15] == [8, 0, Ip4Header::VERSION_IHL]
+        && has_ports(IpProtocol(plain[23]))
+        && u16::from_be_bytes([plain[20], plain[21]]) & !Ip4Header::DONT_FRAGMENT == 0
+    {
+        let [.., a, b, c, d, e, f, g, h, i, j, k, l] = *plain;
+        let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        return ip4_hash(addresses, plain[23], u32::from_ne_bytes([i, j, k, l]));
+    }
+    any_flow_hash(frame, start)
+}
+
+/// Ethernet and IPv4 headers, and ports.
+const PLAIN: usize = EthernetHeader::LEN + Ip4Header::LEN + 4;
+
+#[inline(always)]
+fn has_ports(protocol: IpProtocol) -> bool {
+    matches!(protocol, IpProtocol::TCP | IpProtocol::UDP)
+}
+
+#[inline(always)]
+fn ip4_hash(addresses: u64, protocol: u8, ports: u32) -> u32 {
+    (mix(mix(addresses) ^ u64::from(protocol) << 32 ^ u64::from(ports)) >> 32) as u32
+}
+
+#[inline(never)]
+fn any_flow_hash(frame: &[u8], start: Start) -> u32 {
     let words = |from: usize, to: usize| -> u64 {
         let bytes = frame.get(from..to).unwrap_or_default();
         bytes.as_chunks::<4>().0.iter().fold(0, |h: u64, w| mix(h ^ u64::from(u32::from_be_bytes(*w))))
     };
     let hash = match payload(frame, start) {
         Some((EtherType::IP4, at)) => {
-            match frame.get(at..).and_then(|p| Ip4Header::ref_from_prefix(p).ok()) {
+            let chunk = |at: usize| frame.get(at..).and_then(|b| b.first_chunk::<4>()).copied();
+            return match frame.get(at..).and_then(|p| Ip4Header::ref_from_prefix(p).ok()) {
                 Some((ip, _)) => {
-                    let ports = at + ip.header_len();
-                    let has = !ip.is_fragment() && matches!(ip.protocol, IpProtocol::TCP | IpProtocol::UDP);
-                    let hash = words(at + 12, at + 20) ^ u64::from(ip.protocol.0);
-                    if has { mix(hash ^ words(ports, ports + 4)) } else { mix(hash) }
+                    let has = !ip.is_fragment() && has_ports(ip.protocol);
+                    let ports = chunk(at + ip.header_len()).filter(|_| has).unwrap_or_default();
+                    let [a, b, c, d] = chunk(at + 12).unwrap_or_default();
+                    let [e, f, g, h] = chunk(at + 16).unwrap_or_default();
+                    let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+                    ip4_hash(addresses, ip.protocol.0, u32::from_ne_bytes(ports))
                 }
                 None => 0,
-            }
+            };
         }
         Some((EtherType::IP6, at)) => {
             let protocol = frame.get(at + 6).copied().unwrap_or(0);
-            let has = matches!(IpProtocol(protocol), IpProtocol::TCP | IpProtocol::UDP);
             let hash = words(at + 8, at + IP6_HEADER) ^ u64::from(protocol);
-            if has { mix(hash ^ words(at + IP6_HEADER, at + IP6_HEADER + 4)) } else { mix(hash) }
+            match has_ports(IpProtocol(protocol)) {
+                true => mix(hash ^ words(at + IP6_HEADER, at + IP6_HEADER + 4)),
+                false => mix(hash),
+            }
         }
         _ => words(0, 12),
     };
@@ -75,37 +109,9 @@ fn mix(value: u64) -> u64 {
 /// and nothing done, when there is no such field.
 #[must_use]
 pub fn complete_checksum(frame: &mut [u8], start: Start) -> bool {
-    let Some((protocol, start, end)) = segment(frame, start) else { return false };
-    let offset = match protocol {
-        IpProtocol::TCP => 16,
-        IpProtocol::UDP => 6,
-        _ => return false,
-    };
-    let Some(segment) = frame.get_mut(start..end).filter(|s| s.len() >= offset + 2) else { return false };
-    // RFC 768: a checksum that computes to zero is sent as all ones.
-    let sum = match !ones_complement_sum(segment) {
-        0 => 0xffff,
-        sum => sum,
-    };
-    segment[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
-    true
-}
-
-/// Protocol, start and end of the L4 part.
-fn segment(frame: &[u8], start: Start) -> Option<(IpProtocol, usize, usize)> {
-    let (ethertype, at) = payload(frame, start)?;
-    match ethertype {
-        EtherType::IP4 => {
-            let (ip, _) = Ip4Header::ref_from_prefix(frame.get(at..)?).ok()?;
-            let fits = !ip.is_fragment() && ip.header_len() >= Ip4Header::LEN;
-            fits.then(|| (ip.protocol, at + ip.header_len(), at + usize::from(ip.total_len.get())))
-        }
-        EtherType::IP6 => {
-            let header = frame.get(at..at + IP6_HEADER)?;
-            let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-            Some((IpProtocol(header[6]), at + IP6_HEADER, at + IP6_HEADER + len))
-        }
-        _ => None,
+    match start {
+        Start::Ethernet => offload::complete(frame),
+        Start::Ip4 => offload::complete_ip(frame),
     }
 }
 
@@ -136,6 +142,11 @@ mod tests {
         ports.dedup();
         // Of 1,000 flows in 16,384 ports about 970 have one for themselves.
         assert!(ports.len() > 940, "{}", ports.len());
+        // Options and tags are no part of it.
+        let mut tagged = tcp(9, b"abc");
+        let plain = flow_hash(&tagged, Start::Ethernet);
+        tagged.splice(12..12, [0x81, 0, 0, 7]);
+        assert_eq!(flow_hash(&tagged, Start::Ethernet), plain);
         let frame = tcp(1, b"");
         let cut: Vec<u32> = (0..frame.len()).map(|len| flow_hash(&frame[..len], Start::Ethernet)).collect();
         assert_eq!(cut.len(), frame.len());

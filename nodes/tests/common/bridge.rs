@@ -1,7 +1,7 @@
 //! A bridge with a trunk, a tunnel and a router interface, for tests and fuzzing.
 
 use std::sync::Arc;
-use wharf_engine::engine::InterfaceSetup;
+use wharf_engine::engine::{InterfaceSetup, Loopback};
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_engine::testing::Harness;
 use wharf_engine::wake::Waker;
@@ -57,12 +57,12 @@ pub(crate) fn bridge(workers: usize) -> Harness {
         (TUNNEL, "vxlan_tunnel0", "vxlan4-encap"),
     ] {
         let output = node(&h, output);
-        let setup = InterfaceSetup { name: name.into(), up: true, input: None, loopback: false };
+        let setup = InterfaceSetup { name: name.into(), up: true, input: None, loopback: None };
         h.engine.set_interface(SwIfIndex(index), Some(setup));
         h.engine.set_output_node(SwIfIndex(index), output);
     }
     let input = Some(node(&h, "l2-input"));
-    let loop0 = InterfaceSetup { name: "loop0".into(), up: true, input, loopback: true };
+    let loop0 = InterfaceSetup { name: "loop0".into(), up: true, input, loopback: Some(Loopback::Bridged) };
     h.engine.set_interface(SwIfIndex(BVI), Some(loop0));
 
     let entry = |mode, index| InterfaceEntry { up: true, mode, mac: own(index), ip4: true };
@@ -102,7 +102,7 @@ pub(crate) fn bridge(workers: usize) -> Harness {
     ports[SUB_L2 as usize] =
         L2Port { input: TagRewrite::new(1, &[]), output: TagRewrite::new(0, &q), ..port };
     let member = |i, shg| Member { port: SwIfIndex(i), shg, bvi: i == BVI, plain: i != SUB_L2 };
-    let macs = MacTable::new(64, [1, 2]).unwrap();
+    let macs = MacTable::new(64, None, [1, 2]).unwrap();
     macs.set(key(1, own(BVI)), MacEntry::bvi(SwIfIndex(BVI))).unwrap();
     macs.set(key(1, station(66)), MacEntry::filter()).unwrap();
     let domain = BridgeDomain {
@@ -165,6 +165,7 @@ pub(crate) fn bridge(workers: usize) -> Harness {
         adjacencies,
         counters,
         interfaces: ip4,
+        groups: Vec::new(),
     });
     let vxlan = node(&h, "vxlan4-input");
     h.engine.tables::<UdpTables>().publish(UdpTables { nodes: vec![(4789, vxlan)] });
@@ -187,6 +188,7 @@ pub(crate) fn bridge(workers: usize) -> Harness {
         tunnels,
         decap: Some(Arc::new(decap)),
         any_vni: true,
+        groups: false,
         fibs,
     });
     h

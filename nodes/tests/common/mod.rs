@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use wharf_engine::counter::{Combined, Count};
+use wharf_engine::dispatch::CpuLevel;
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_engine::testing::Harness;
 use wharf_engine::wake::Waker;
@@ -45,9 +46,14 @@ fn adjacency(kind: AdjacencyKind, tx: u32) -> Adjacency {
 impl Router {
     /// All interfaces receive at most `burst` packets a turn.
     pub(crate) fn new(burst: usize) -> Router {
+        Router::with_level(burst, CpuLevel::detect())
+    }
+
+    /// As [`Router::new`], with the nodes as compiled for `level`.
+    pub(crate) fn with_level(burst: usize, level: CpuLevel) -> Router {
         let mut list = GraphBuilder::new();
         let events = wharf_nodes::nodes(&mut list, Waker::new().unwrap());
-        let mut h = Harness::new(list).unwrap();
+        let mut h = Harness::with_level(list, level).unwrap();
         for (index, name) in [(1, "eth1"), (2, "eth2"), (3, "x1"), (4, "x2"), (5, "bare")] {
             h.interface_with(index, name, "ethernet-input", burst, usize::MAX);
         }
@@ -127,6 +133,7 @@ impl Router {
             fibs: vec![Arc::clone(fib.table())],
             adjacencies,
             counters,
+            groups: Vec::new(),
             interfaces: vec![
                 Ip4Interface::default(),
                 interface(1),

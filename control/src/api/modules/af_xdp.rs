@@ -31,7 +31,7 @@ api! {
 
 pub(super) fn handlers(list: &mut Handlers) {
     list.call(create);
-    list.auto(delete);
+    list.steps(delete);
 }
 
 fn create(cx: &mut Cx<'_>, message: AfXdpCreateV3) -> Result<AfXdpCreateV3Reply, ApiError> {
@@ -74,7 +74,7 @@ fn create(cx: &mut Cx<'_>, message: AfXdpCreateV3) -> Result<AfXdpCreateV3Reply,
     Ok(AfXdpCreateV3Reply { sw_if_index: index.into() })
 }
 
-fn delete(cx: &mut Cx<'_>, message: AfXdpDelete) -> Result<(), ApiError> {
+fn delete(cx: &mut Cx<'_>, message: &AfXdpDelete) -> Result<bool, ApiError> {
     let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::AfXdp)?;
-    Ok(cx.dp.delete_interface(index)?)
+    Ok(cx.dp.delete_interface_piece(index)?)
 }

@@ -3,7 +3,6 @@
 use super::super::{ApiError, Cx, Handlers, Text, schema::Module};
 use super::types::*;
 use crate::api;
-use crate::dataplane::OpError;
 
 /// The module.
 pub const MODULE: Module = Module { name: "feature", version: (1, 0, 2), messages: MESSAGES };
@@ -15,7 +14,7 @@ api! {
     };
 
     /// Asks whether a feature of an arc is on.
-    request FeatureIsEnabled = feature_is_enabled {
+    request FeatureIsEnabled = feature_is_enabled [read] {
         client_index: u32, context: u32, arc_name: Text<64>, feature_name: Text<64>,
         sw_if_index: InterfaceIndex,
     };
@@ -33,7 +32,7 @@ fn enable_disable(cx: &mut Cx<'_>, message: FeatureEnableDisable) -> Result<(), 
     let index = cx.interface(message.sw_if_index.0)?;
     let (arc, feature) = (message.arc_name.0, message.feature_name.0);
     check(cx, &arc, &feature)?;
-    Ok(cx.dp.engine.set_feature(&arc, &feature, index, message.enable).map_err(OpError::from)?)
+    Ok(cx.dp.set_feature(index, &arc, &feature, message.enable)?)
 }
 
 /// VPP's errors: the first value is the arc, the second the feature.

@@ -36,7 +36,7 @@ api! {
     };
 
     /// Asks for events about interfaces, or for no more of them.
-    call WantInterfaceEvents = want_interface_events { enable_disable: u32, pid: u32 };
+    call WantInterfaceEvents = want_interface_events [read] { enable_disable: u32, pid: u32 };
 
     /// Asks for interfaces.
     dump SwInterfaceDump = sw_interface_dump {
@@ -66,7 +66,7 @@ api! {
     call SwInterfaceSetTable = sw_interface_set_table { sw_if_index: InterfaceIndex, is_ipv6: bool, vrf_id: u32 };
 
     /// Asks for an interface's routing table.
-    call SwInterfaceGetTable = sw_interface_get_table { sw_if_index: InterfaceIndex, is_ipv6: bool }
+    call SwInterfaceGetTable = sw_interface_get_table [read] { sw_if_index: InterfaceIndex, is_ipv6: bool }
         -> SwInterfaceGetTableReply = sw_interface_get_table_reply { vrf_id: u32 };
 
     /// Lets an interface use the address of another.
@@ -87,7 +87,7 @@ api! {
     call SwInterfaceSetMacAddress = sw_interface_set_mac_address { sw_if_index: InterfaceIndex, mac_address: MacAddress };
 
     /// Asks for an interface's MAC address.
-    call SwInterfaceGetMacAddress = sw_interface_get_mac_address { sw_if_index: InterfaceIndex }
+    call SwInterfaceGetMacAddress = sw_interface_get_mac_address [read] { sw_if_index: InterfaceIndex }
         -> SwInterfaceGetMacAddressReply = sw_interface_get_mac_address_reply { mac_address: MacAddress };
 
     /// Sets when receive queues are looked at.
@@ -170,14 +170,14 @@ api! {
     call SwInterfaceSetDefaultRxMode = sw_interface_set_default_rx_mode { mode: RxMode };
 
     /// Asks when receive queues made from now on are looked at.
-    call SwInterfaceGetDefaultRxMode = sw_interface_get_default_rx_mode {}
+    call SwInterfaceGetDefaultRxMode = sw_interface_get_default_rx_mode [read] {}
         -> SwInterfaceGetDefaultRxModeReply = sw_interface_get_default_rx_mode_reply { mode: RxMode };
 
     /// Sets the speed of a link.
     call SwInterfaceSetLinkSpeed = sw_interface_set_link_speed { sw_if_index: InterfaceIndex, link_speed: u32 };
 
     /// Asks which speeds a link can have.
-    call SwInterfaceGetSpeedCapa = sw_interface_get_speed_capa { sw_if_index: InterfaceIndex }
+    call SwInterfaceGetSpeedCapa = sw_interface_get_speed_capa [read] { sw_if_index: InterfaceIndex }
         -> SwInterfaceGetSpeedCapaReply = sw_interface_get_speed_capa_reply { count: Count<u32>, speeds: Vec<u32>[count] };
 }
 
@@ -202,10 +202,10 @@ pub(super) fn handlers(list: &mut Handlers) {
     list.get(tx_placement);
     list.call(create_loopback);
     list.call(create_loopback_instance);
-    list.auto(delete_loopback);
+    list.steps(delete_loopback);
     list.call(create_subif);
     list.call(create_vlan_subif);
-    list.auto(delete_subif);
+    list.steps(delete_subif);
     list.auto(pcap_on);
     list.auto(pcap_off);
 }
@@ -217,10 +217,10 @@ fn dump(cx: &mut Cx<'_>, message: SwInterfaceDump) -> Vec<SwInterfaceDetails> {
             && (!message.name_filter_valid || interface.name.contains(&message.name_filter))
     };
     let interfaces = cx.dp.interfaces.iter().filter(|(index, interface)| wanted(**index, interface));
-    interfaces.map(|(index, interface)| details(*index, interface)).collect()
+    interfaces.map(|(index, interface)| details(cx, *index, interface)).collect()
 }
 
-fn details(index: SwIfIndex, interface: &Interface) -> SwInterfaceDetails {
+fn details(cx: &Cx<'_>, index: SwIfIndex, interface: &Interface) -> SwInterfaceDetails {
     let mtu = u32::from(interface.mtu);
     let (vtr_op, vtr_push_dot1q, vtr_tag1, vtr_tag2) = super::l2::rewrite_of(interface);
     let mut details = SwInterfaceDetails {
@@ -243,6 +243,9 @@ fn details(index: SwIfIndex, interface: &Interface) -> SwInterfaceDetails {
     if let Some(sub) = &interface.sub {
         details.r#type = IfType::IF_API_TYPE_SUB;
         details.sup_sw_if_index = sub.parent.0;
+        if let Ok(parent) = cx.dp.record(sub.parent) {
+            details.interface_dev_type = parent.kind.hardware().into();
+        }
         details.sub_id = sub.id;
         let (flags, outer, inner) = sub_flags(sub.which);
         details.sub_if_flags = flags;
@@ -334,9 +337,9 @@ fn add_subif(
     Ok(cx.dp.create_sub_interface(parent, id, which)?.into())
 }
 
-fn delete_subif(cx: &mut Cx<'_>, message: DeleteSubif) -> Result<(), ApiError> {
+fn delete_subif(cx: &mut Cx<'_>, message: &DeleteSubif) -> Result<bool, ApiError> {
     let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::Sub)?;
-    Ok(cx.dp.delete_interface(index)?)
+    Ok(cx.dp.delete_interface_piece(index)?)
 }
 
 fn set_flags(cx: &mut Cx<'_>, message: SwInterfaceSetFlags) -> Result<(), ApiError> {
@@ -460,7 +463,7 @@ fn set_rx_mode(cx: &mut Cx<'_>, message: SwInterfaceSetRxMode) -> Result<(), Api
 }
 
 fn set_default_rx_mode(cx: &mut Cx<'_>, message: SwInterfaceSetDefaultRxMode) -> Result<(), ApiError> {
-    cx.dp.set_default_rx_mode(rx_mode(message.mode)?);
+    cx.dp.set_default_rx_mode(Some(rx_mode(message.mode)?));
     Ok(())
 }
 
@@ -534,9 +537,9 @@ fn create_loopback_instance(
     Ok(CreateLoopbackInstanceReply { sw_if_index: cx.dp.create_loopback(mac, instance)?.into() })
 }
 
-fn delete_loopback(cx: &mut Cx<'_>, message: DeleteLoopback) -> Result<(), ApiError> {
+fn delete_loopback(cx: &mut Cx<'_>, message: &DeleteLoopback) -> Result<bool, ApiError> {
     let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::Loopback)?;
-    Ok(cx.dp.delete_interface(index)?)
+    Ok(cx.dp.delete_interface_piece(index)?)
 }
 
 fn pcap_on(cx: &mut Cx<'_>, message: PcapTraceOn) -> Result<(), ApiError> {

@@ -5,7 +5,6 @@ use super::types::*;
 use crate::api;
 use crate::ip4::{Fib, Route, RouteSource, Via, Way};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::Ip4Prefix;
 
@@ -85,11 +84,11 @@ api! {
         -> IpRouteV2Details = ip_route_v2_details { route: IpRouteV2 };
 
     /// Asks which route packets take.
-    call IpRouteLookup = ip_route_lookup { table_id: u32, exact: u8, prefix: Prefix }
+    call IpRouteLookup = ip_route_lookup [read] { table_id: u32, exact: u8, prefix: Prefix }
         -> IpRouteLookupReply = ip_route_lookup_reply { route: IpRoute };
 
     /// Asks which route packets take.
-    call IpRouteLookupV2 = ip_route_lookup_v2 { table_id: u32, exact: u8, prefix: Prefix }
+    call IpRouteLookupV2 = ip_route_lookup_v2 [read] { table_id: u32, exact: u8, prefix: Prefix }
         -> IpRouteLookupV2Reply = ip_route_lookup_v2_reply { route: IpRouteV2 };
 
     /// Sets what equal-cost paths are chosen by.
@@ -130,7 +129,7 @@ api! {
     call SwInterfaceIp6SetLinkLocalAddress = sw_interface_ip6_set_link_local_address { sw_if_index: InterfaceIndex, ip: Ip6Address };
 
     /// Asks for an interface's link-local address.
-    call SwInterfaceIp6GetLinkLocalAddress = sw_interface_ip6_get_link_local_address { sw_if_index: InterfaceIndex }
+    call SwInterfaceIp6GetLinkLocalAddress = sw_interface_ip6_get_link_local_address [read] { sw_if_index: InterfaceIndex }
         -> SwInterfaceIp6GetLinkLocalAddressReply = sw_interface_ip6_get_link_local_address_reply { ip: Ip6Address };
 
     /// Sets the limits of reassembly.
@@ -140,7 +139,7 @@ api! {
     };
 
     /// Asks for the limits of reassembly.
-    call IpReassemblyGet = ip_reassembly_get { is_ip6: bool, r#type: IpReassType }
+    call IpReassemblyGet = ip_reassembly_get [read] { is_ip6: bool, r#type: IpReassType }
         -> IpReassemblyGetReply = ip_reassembly_get_reply {
         timeout_ms: u32, max_reassemblies: u32, max_reassembly_length: u32, expire_walk_interval_ms: u32,
         is_ip6: bool,
@@ -160,7 +159,7 @@ pub(super) fn handlers(list: &mut Handlers) {
     list.auto(|cx, m: IpTableAddDelV2| table_add_del(cx, m.is_add, &m.table));
     list.call(table_allocate);
     list.dump(table_dump);
-    list.auto(table_flush);
+    list.steps(table_flush);
     list.call(|cx, m: IpRouteAddDel| {
         let stats_index =
             route_add_del(cx, (m.is_add, m.is_multipath), m.route.table_id, &m.route.prefix, &m.route.paths)?;
@@ -232,15 +231,16 @@ fn table_dump(cx: &mut Cx<'_>, _: IpTableDump) -> Vec<IpTableDetails> {
     cx.dp.fibs.keys().map(|table| IpTableDetails { table: table_view(*table) }).collect()
 }
 
-fn table_flush(cx: &mut Cx<'_>, message: IpTableFlush) -> Result<(), ApiError> {
+fn table_flush(cx: &mut Cx<'_>, message: &IpTableFlush) -> Result<bool, ApiError> {
     let table = ip4_only(&message.table)?;
     let routes = fib(cx, table)?.routes().iter();
     let own = routes.filter(|(_, route)| route.ways().any(|way| way.source == RouteSource::Cli));
-    let own: Vec<_> = own.map(|(prefix, _)| prefix).collect();
+    let own: Vec<_> = own.map(|(prefix, _)| prefix).take(PAGE).collect();
+    let done = own.len() < PAGE;
     for prefix in own {
         cx.dp.delete_route(table, prefix, RouteSource::Cli)?;
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Where a path leads.
@@ -340,23 +340,20 @@ fn view2(table_id: u32, prefix: Ip4Prefix, route: &Route) -> IpRouteV2 {
     IpRouteV2 { table_id, stats_index, prefix, paths, ..IpRouteV2::default() }
 }
 
-/// The prefixes as they were when the dump began, and how far it has come. What goes meanwhile is left out.
-type Place = (Arc<[Ip4Prefix]>, usize);
-
+/// What comes or goes meanwhile may be in the dump, or not.
 fn route_page<D>(
     cx: &Cx<'_>,
     table: &IpTable,
-    place: Option<Place>,
+    after: Option<Ip4Prefix>,
     details: impl Fn(u32, Ip4Prefix, &Route) -> D,
-) -> Page<D, Place> {
+) -> Page<D, Ip4Prefix> {
     let fib = ip4_only(table).ok().and_then(|table| cx.dp.fibs.get(&table));
     let Some(fib) = fib else { return Page { entries: Vec::new(), next: None } };
-    let (all, from) = place.unwrap_or_else(|| (fib.routes().iter().map(|(prefix, _)| prefix).collect(), 0));
-    let to = all.len().min(from + PAGE);
-    let page = all.get(from..to).unwrap_or_default().iter();
-    let entries = page.filter_map(|p| fib.routes().get(*p).map(|route| details(table.table_id, *p, route)));
-    let entries = entries.collect();
-    Page { entries, next: (to < all.len()).then_some((all, to)) }
+    let mut last = None;
+    let page = fib.routes().iter_after(after).take(PAGE).inspect(|(prefix, _)| last = Some(*prefix));
+    let entries: Vec<D> = page.map(|(prefix, route)| details(table.table_id, prefix, route)).collect();
+    let next = last.filter(|_| entries.len() == PAGE);
+    Page { entries, next }
 }
 
 fn lookup(cx: &Cx<'_>, table: u32, exact: bool, prefix: &Prefix) -> Result<(Ip4Prefix, Route), ApiError> {

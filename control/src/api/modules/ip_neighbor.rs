@@ -4,7 +4,7 @@ use super::super::{ApiError, Cx, Handlers, schema::Module};
 use super::types::*;
 use crate::api;
 use crate::ip4::{AdjacencyKey, MAX_NEIGHBOURS, NeighbourState};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use wharf_nodes::wire::ethernet;
 
 /// The module.
@@ -39,7 +39,7 @@ api! {
     call IpNeighborConfig = ip_neighbor_config { af: AddressFamily, max_number: u32, max_age: u32, recycle: bool };
 
     /// Asks for the limits of neighbour tables.
-    call IpNeighborConfigGet = ip_neighbor_config_get { af: AddressFamily }
+    call IpNeighborConfigGet = ip_neighbor_config_get [read] { af: AddressFamily }
         -> IpNeighborConfigGetReply = ip_neighbor_config_get_reply { af: AddressFamily, max_number: u32, max_age: u32, recycle: bool };
 
     /// Marks all neighbours; those not added again go at the end.
@@ -52,7 +52,7 @@ api! {
     call IpNeighborFlush = ip_neighbor_flush { af: AddressFamily, sw_if_index: InterfaceIndex = "4294967295" };
 
     /// Asks for events about neighbours.
-    call WantIpNeighborEvents = want_ip_neighbor_events {
+    call WantIpNeighborEvents = want_ip_neighbor_events [read] {
         enable: bool, pid: u32, ip: Address, sw_if_index: InterfaceIndex = "4294967295",
     };
 
@@ -60,7 +60,7 @@ api! {
     event IpNeighborEvent = ip_neighbor_event { client_index: u32, pid: u32, neighbor: IpNeighbor };
 
     /// Asks for events about neighbours.
-    call WantIpNeighborEventsV2 = want_ip_neighbor_events_v2 {
+    call WantIpNeighborEventsV2 = want_ip_neighbor_events_v2 [read] {
         enable: bool, pid: u32, ip: Address, sw_if_index: InterfaceIndex = "4294967295",
     };
 
@@ -155,7 +155,7 @@ fn config(cx: &mut Cx<'_>, message: IpNeighborConfig) -> Result<(), ApiError> {
     if is_ip6(message.af) || message.recycle || message.max_number != MAX_NEIGHBOURS as u32 {
         return Err(ApiError::UNIMPLEMENTED);
     }
-    cx.dp.neighbours.age = (message.max_age != 0).then(|| Duration::from_secs(message.max_age.into()));
+    cx.dp.set_neighbour_age(message.max_age);
     Ok(())
 }
 

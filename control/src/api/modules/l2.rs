@@ -1,6 +1,6 @@
 //! Messages of VPP's module `l2`.
 
-use super::super::{ApiError, Count, Cx, Handlers, Text, schema::Module};
+use super::super::{ApiError, Count, Cx, Handlers, Page, Text, schema::Module};
 use super::types::*;
 use crate::api;
 use crate::dataplane::Dataplane;
@@ -72,13 +72,13 @@ api! {
     };
 
     /// Asks for events about learned MAC addresses.
-    call WantL2MacsEvents = want_l2_macs_events {
+    call WantL2MacsEvents = want_l2_macs_events [read] {
         learn_limit: u32 = "1000", scan_delay: u8 = "10", max_macs_in_event: u8 = "10",
         enable_disable: bool = "true", pid: u32,
     };
 
     /// Asks for events about learned MAC addresses.
-    call WantL2MacsEvents2 = want_l2_macs_events2 {
+    call WantL2MacsEvents2 = want_l2_macs_events2 [read] {
         max_macs_in_event: u8 = "10", enable_disable: bool = "true", pid: u32,
     };
 
@@ -199,7 +199,7 @@ pub(super) fn handlers(list: &mut Handlers) {
         Ok(cx.dp.set_domain_learn_limit(m.bd_id, m.learn_limit)?)
     });
     list.auto(mac_add_del);
-    list.dump(mac_dump);
+    list.pages(mac_dump);
     list.auto(|cx, _: L2FibClearTable| flush(cx, Flush::Learned));
     list.auto(|cx, _: L2fibFlushAll| flush(cx, Flush::Learned));
     list.auto(|cx, m: L2fibFlushBd| {
@@ -364,8 +364,14 @@ fn mac_add_del(cx: &mut Cx<'_>, message: L2fibAddDel) -> Result<(), ApiError> {
     Ok(cx.dp.add_mac(mac, message.bd_id, Some(index))?)
 }
 
-fn mac_dump(cx: &mut Cx<'_>, message: L2FibTableDump) -> Vec<L2FibTableDetails> {
-    let rows = cx.dp.mac_rows(Some(message.bd_id).filter(|id| *id != u32::MAX)).into_iter();
+/// A page is a part of the table.
+fn mac_dump(
+    cx: &mut Cx<'_>,
+    message: &L2FibTableDump,
+    part: Option<usize>,
+) -> Page<L2FibTableDetails, usize> {
+    let part = part.unwrap_or(0);
+    let rows = cx.dp.mac_rows(Some(message.bd_id).filter(|id| *id != u32::MAX), part).into_iter();
     let details = rows.map(|row| L2FibTableDetails {
         bd_id: row.domain,
         mac: row.mac.into(),
@@ -374,7 +380,7 @@ fn mac_dump(cx: &mut Cx<'_>, message: L2FibTableDump) -> Vec<L2FibTableDetails> 
         filter_mac: row.entry.is_filter(),
         bvi_mac: row.entry.is_bvi(),
     });
-    details.collect()
+    Page { entries: details.collect(), next: Some(part + 1).filter(|next| *next < cx.dp.mac_parts()) }
 }
 
 fn flush(cx: &mut Cx<'_>, what: Flush) -> Result<(), ApiError> {
@@ -404,6 +410,9 @@ fn tag_rewrite(cx: &mut Cx<'_>, message: L2InterfaceVlanTagRewrite) -> Result<()
     let tag = |tag: u32| u16::try_from(tag).map_err(|_| ApiError::INVALID_VLAN);
     let outer_type = if message.push_dot1q != 0 { EtherType::VLAN } else { EtherType::QINQ };
     let tags = [tag(message.tag1)?, tag(message.tag2)?];
+    if cx.dp.record(index)?.named_tags().len() < pop.into() {
+        return Err(ApiError::INVALID_VLAN_TAG_COUNT);
+    }
     Ok(cx.dp.set_tag_rewrite(index, Some(TagOperation { operation, pop, push, outer_type, tags }))?)
 }
 

@@ -15,7 +15,7 @@ api! {
     record MessageTableEntry = message_table_entry { index: u16, name: Text<64> }
 
     /// Connects by shared memory, which is not offered.
-    request MemclntCreate = memclnt_create {
+    request MemclntCreate = memclnt_create [read] {
         context: u32, ctx_quota: i32, input_queue: u64, name: Text<64>, api_versions: [u32; 8],
     };
 
@@ -25,7 +25,7 @@ api! {
     };
 
     /// Disconnects shared memory.
-    request MemclntDelete = memclnt_delete { index: u32, handle: u64, do_cleanup: bool };
+    request MemclntDelete = memclnt_delete [read] { index: u32, handle: u64, do_cleanup: bool };
 
     /// The reply.
     event MemclntDeleteReply = memclnt_delete_reply { response: i32, handle: u64 };
@@ -46,11 +46,11 @@ api! {
     };
 
     /// Asks for the number of a module's first message.
-    call GetFirstMsgId = get_first_msg_id { name: Text<64> }
+    call GetFirstMsgId = get_first_msg_id [read] { name: Text<64> }
         -> GetFirstMsgIdReply = get_first_msg_id_reply { first_msg_id: u16 };
 
     /// Asks for the versions of the modules.
-    call ApiVersions = api_versions {}
+    call ApiVersions = api_versions [read] {}
         -> ApiVersionsReply = api_versions_reply { count: Count<u32>, api_versions: Vec<ModuleVersion>[count] };
 
     /// A mark in API traces.
@@ -59,7 +59,7 @@ api! {
     };
 
     /// Introduces a client, which gets the table of messages.
-    request SockclntCreate = sockclnt_create { context: u32, name: Text<64> };
+    request SockclntCreate = sockclnt_create [read] { context: u32, name: Text<64> };
 
     /// The reply.
     event SockclntCreateReply = sockclnt_create_reply {
@@ -68,23 +68,23 @@ api! {
     };
 
     /// Says farewell.
-    request SockclntDelete = sockclnt_delete { client_index: u32, context: u32, index: u32 };
+    request SockclntDelete = sockclnt_delete [read] { client_index: u32, context: u32, index: u32 };
 
     /// The reply.
     event SockclntDeleteReply = sockclnt_delete_reply { context: u32, response: i32 };
 
     /// Asks to go on by shared memory; refused.
-    call SockInitShm = sock_init_shm { requested_size: u32, nitems: Count<u8>, configs: Vec<u64>[nitems] };
+    call SockInitShm = sock_init_shm [read] { requested_size: u32, nitems: Count<u8>, configs: Vec<u64>[nitems] };
 
     /// Asks a client of shared memory whether it lives.
-    call MemclntKeepalive = memclnt_keepalive {};
+    call MemclntKeepalive = memclnt_keepalive [read] {};
 
     /// Asks for a reply, behind those of all earlier requests.
-    call ControlPing = control_ping {}
+    call ControlPing = control_ping [read] {}
         -> ControlPingReply = control_ping_reply { client_index: u32, vpe_pid: u32 };
 
     /// Connects by shared memory, which is not offered.
-    request MemclntCreateV2 = memclnt_create_v2 {
+    request MemclntCreateV2 = memclnt_create_v2 [read] {
         context: u32, ctx_quota: i32, input_queue: u64, name: Text<64>, api_versions: [u32; 8],
         keepalive: bool = "true",
     };
@@ -95,7 +95,7 @@ api! {
     };
 
     /// Asks for the definitions of all messages, as JSON.
-    call GetApiJson = get_api_json {}
+    call GetApiJson = get_api_json [read] {}
         -> GetApiJsonReply = get_api_json_reply { json: String };
 }
 
@@ -110,7 +110,7 @@ pub(super) fn handlers(list: &mut Handlers) {
 }
 
 fn sockclnt_create(cx: &mut Cx<'_>, message: SockclntCreate) {
-    cx.set_name(message.name.0);
+    cx.client.name = message.name.0;
     let entry = |(index, def): (u16, &MessageDef)| MessageTableEntry { index, name: Text(def.key()) };
     let reply = SockclntCreateReply {
         client_index: cx.client.index,

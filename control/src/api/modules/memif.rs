@@ -90,7 +90,7 @@ pub(super) fn handlers(list: &mut Handlers) {
         };
         Ok(MemifCreateV2Reply { sw_if_index: create(cx, &v1)? })
     });
-    list.auto(delete);
+    list.steps(delete);
     list.dump(dump);
 }
 
@@ -159,9 +159,9 @@ fn create(cx: &mut Cx<'_>, message: &MemifCreate) -> Result<InterfaceIndex, ApiE
     Ok(cx.dp.create_memif(config)?.into())
 }
 
-fn delete(cx: &mut Cx<'_>, message: MemifDelete) -> Result<(), ApiError> {
+fn delete(cx: &mut Cx<'_>, message: &MemifDelete) -> Result<bool, ApiError> {
     let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::Memif)?;
-    Ok(cx.dp.delete_interface(index)?)
+    Ok(cx.dp.delete_interface_piece(index)?)
 }
 
 fn dump(cx: &mut Cx<'_>, _: MemifDump) -> Vec<MemifDetails> {

@@ -18,6 +18,7 @@ pub mod memif;
 pub mod mpls;
 pub mod pg;
 pub mod ping;
+pub mod sflow;
 pub mod span;
 pub mod tapv2;
 pub mod tracedump;
@@ -55,5 +56,6 @@ pub fn modules() -> Vec<Served> {
         (&mpls::MODULE, mpls::handlers),
         (&lcp::MODULE, lcp::handlers),
         (&bond::MODULE, bond::handlers),
+        (&sflow::MODULE, sflow::handlers),
     ]
 }

@@ -65,7 +65,7 @@ pub(super) fn handlers(list: &mut Handlers) {
         let offload = m.pg_flags != PgInterfaceFlags::PG_API_FLAG_NONE;
         Ok(PgCreateInterfaceV3Reply { sw_if_index: create(cx, m.interface_id.0, offload, m.mode)? })
     });
-    list.auto(delete);
+    list.steps(delete);
     list.auto(capture);
     list.auto(enable_disable);
 }
@@ -93,9 +93,9 @@ fn create(
     }
 }
 
-fn delete(cx: &mut Cx<'_>, message: PgDeleteInterface) -> Result<(), ApiError> {
+fn delete(cx: &mut Cx<'_>, message: &PgDeleteInterface) -> Result<bool, ApiError> {
     let index = cx.interface_of(message.sw_if_index.0, InterfaceKind::Pg)?;
-    Ok(cx.dp.delete_interface(index)?)
+    Ok(cx.dp.delete_interface_piece(index)?)
 }
 
 fn capture(cx: &mut Cx<'_>, message: PgCapture) -> Result<(), ApiError> {

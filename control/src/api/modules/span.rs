@@ -3,7 +3,7 @@
 use super::super::{ApiError, Cx, Handlers, schema::Module};
 use super::types::*;
 use crate::api;
-use crate::span::Directions;
+use crate::span::{Directions, SpanLayer};
 
 /// The module.
 pub const MODULE: Module = Module { name: "span", version: (2, 0, 0), messages: MESSAGES };
@@ -32,33 +32,39 @@ pub(super) fn handlers(list: &mut Handlers) {
     list.dump(dump);
 }
 
+fn layer(is_l2: bool) -> SpanLayer {
+    if is_l2 { SpanLayer::L2 } else { SpanLayer::Device }
+}
+
 fn enable_disable(cx: &mut Cx<'_>, message: SwInterfaceSpanEnableDisable) -> Result<(), ApiError> {
-    // Frames are copied at the device, not where they enter a bridge domain.
-    if message.is_l2 {
-        return Err(ApiError::UNIMPLEMENTED);
-    }
+    let layer = layer(message.is_l2);
     let from = cx.interface(message.sw_if_index_from.0)?;
-    let to = cx.interface(message.sw_if_index_to.0).map_err(|_| ApiError::INVALID_SW_IF_INDEX_2)?;
-    let (rx, tx) = match message.state {
-        SpanState::SPAN_STATE_API_DISABLED => (false, false),
-        SpanState::SPAN_STATE_API_RX => (true, false),
-        SpanState::SPAN_STATE_API_TX => (false, true),
-        SpanState::SPAN_STATE_API_RX_TX => (true, true),
+    let directions = match message.state {
+        SpanState::SPAN_STATE_API_DISABLED => Directions::NONE,
+        SpanState::SPAN_STATE_API_RX => Directions { rx: true, tx: false },
+        SpanState::SPAN_STATE_API_TX => Directions { rx: false, tx: true },
+        SpanState::SPAN_STATE_API_RX_TX => Directions { rx: true, tx: true },
         _ => return Err(ApiError::INVALID_VALUE),
     };
+    // As in VPP: to nowhere, all of an interface's copies end.
+    if directions == Directions::NONE && message.sw_if_index_to.0 == u32::MAX {
+        return Ok(cx.dp.end_spans(from, layer)?);
+    }
+    let to = cx.interface(message.sw_if_index_to.0).map_err(|_| ApiError::INVALID_SW_IF_INDEX_2)?;
     if from == to {
         return Err(ApiError::INVALID_INTERFACE);
     }
-    Ok(cx.dp.set_span(from, to, Directions { rx, tx })?)
+    Ok(cx.dp.set_span(from, to, layer, directions)?)
 }
 
 fn dump(cx: &mut Cx<'_>, message: SwInterfaceSpanDump) -> Vec<SwInterfaceSpanDetails> {
-    let spans = cx.dp.spans.iter().filter(|_| !message.is_l2);
-    let details = spans.map(|((from, to), directions)| SwInterfaceSpanDetails {
+    let wanted = layer(message.is_l2);
+    let spans = cx.dp.spans.iter().filter(|((.., layer), _)| *layer == wanted);
+    let details = spans.map(|((from, to, _), directions)| SwInterfaceSpanDetails {
         sw_if_index_from: (*from).into(),
         sw_if_index_to: (*to).into(),
         state: SpanState(u32::from(directions.rx) | u32::from(directions.tx) << 1),
-        is_l2: false,
+        is_l2: message.is_l2,
     });
     details.collect()
 }

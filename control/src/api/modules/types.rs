@@ -2,7 +2,7 @@
 
 use super::super::ApiError;
 use crate::api;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::ethernet;
 use wharf_nodes::wire::ip4;
@@ -194,7 +194,27 @@ impl From<Ipv4Addr> for Address {
     }
 }
 
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Address {
+        match address {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => {
+                Address { af: AddressFamily::ADDRESS_IP6, un: AddressUnion(address.octets()) }
+            }
+        }
+    }
+}
+
 impl Address {
+    /// As address of either family; `None` if it is of neither.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.af {
+            AddressFamily::ADDRESS_IP4 => Some(self.un.ip4().into()),
+            AddressFamily::ADDRESS_IP6 => Some(IpAddr::from(self.un.0)),
+            _ => None,
+        }
+    }
+
     /// As IPv4 address; others are not there yet.
     pub fn ip4(&self) -> Result<Ipv4Addr, ApiError> {
         match self.af {

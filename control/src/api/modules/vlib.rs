@@ -2,7 +2,7 @@
 
 use super::super::{ApiError, Count, Cx, Handlers, Text, schema::Module};
 use crate::api;
-use crate::cli::Session;
+use crate::cli::{Outcome, Session};
 use wharf_engine::WorkerIndex;
 
 /// The module.
@@ -15,15 +15,15 @@ api! {
     }
 
     /// Runs a command; its output would go to shared memory, so it is refused.
-    call Cli = cli { cmd_in_shmem: u64 }
+    call Cli = cli [read] { cmd_in_shmem: u64 }
         -> CliReply = cli_reply { reply_in_shmem: u64 };
 
     /// Runs a command and replies with its output.
-    call CliInband = cli_inband { cmd: String }
+    call CliInband = cli_inband [read] { cmd: String }
         -> CliInbandReply = cli_inband_reply { reply: String };
 
     /// Asks for the index of a graph node.
-    call GetNodeIndex = get_node_index { node_name: Text<64> }
+    call GetNodeIndex = get_node_index [read] { node_name: Text<64> }
         -> GetNodeIndexReply = get_node_index_reply { node_index: u32 };
 
     /// Makes sure that a graph node has an edge to another, and asks for the edge's index.
@@ -31,15 +31,15 @@ api! {
         -> AddNodeNextReply = add_node_next_reply { next_index: u32 };
 
     /// Asks for the threads.
-    call ShowThreads = show_threads {}
+    call ShowThreads = show_threads [read] {}
         -> ShowThreadsReply = show_threads_reply { count: Count<u32>, thread_data: Vec<ThreadData>[count] };
 
     /// Asks for the graph in shared memory; refused.
-    call GetNodeGraph = get_node_graph {}
+    call GetNodeGraph = get_node_graph [read] {}
         -> GetNodeGraphReply = get_node_graph_reply { reply_in_shmem: u64 };
 
     /// Asks for the index of a graph node's edge to another.
-    call GetNextIndex = get_next_index { node_name: Text<64>, next_name: Text<64> }
+    call GetNextIndex = get_next_index [read] { node_name: Text<64>, next_name: Text<64> }
         -> GetNextIndexReply = get_next_index_reply { next_index: u32 };
 }
 
@@ -51,21 +51,26 @@ pub(super) fn handlers(list: &mut Handlers) {
     list.call(show_threads);
 }
 
-/// A command may wait, as `ping` does for answers, and must not hold the others up.
+/// A command may wait, as `ping` does for answers, and must not hold the others up. As in VPP, one that fails has its error behind
+/// what it printed.
 fn cli_inband(
     cx: &mut Cx<'_>,
     message: CliInband,
-) -> Box<dyn FnOnce() -> Result<CliInbandReply, ApiError> + Send> {
-    let executor = cx.executor();
+) -> Box<dyn FnOnce() -> (Result<(), ApiError>, CliInbandReply) + Send> {
+    let (executor, rights) = (cx.executor(), cx.client.rights);
     Box::new(move || {
-        let outcome = executor.execute(message.cmd.trim(), &Session::detached());
-        match outcome.error {
-            None => Ok(CliInbandReply { reply: outcome.text }),
+        let outcome = executor.execute(message.cmd.trim(), &Session::detached(rights));
+        let Outcome { text: mut reply, error } = outcome;
+        let result = match error {
+            None => Ok(()),
             Some(error) => {
                 tracing::info!("API command refused: {error}");
+                reply += &error;
+                reply.push('\n');
                 Err(ApiError::UNSPECIFIED)
             }
-        }
+        };
+        (result, CliInbandReply { reply })
     })
 }
 

@@ -20,13 +20,13 @@ api! {
     }
 
     /// Asks for the version.
-    call ShowVersion = show_version {}
+    call ShowVersion = show_version [read] {}
         -> ShowVersionReply = show_version_reply {
         program: Text<32>, version: Text<32>, build_date: Text<32>, build_directory: Text<256>,
     };
 
     /// Asks for the time.
-    call ShowVpeSystemTime = show_vpe_system_time {}
+    call ShowVpeSystemTime = show_vpe_system_time [read] {}
         -> ShowVpeSystemTimeReply = show_vpe_system_time_reply { vpe_system_time: Timestamp };
 
     /// Asks for the log.

@@ -52,44 +52,47 @@ api! {
 }
 
 pub(super) fn handlers(list: &mut Handlers) {
-    list.call(|cx, m: VxlanAddDelTunnel| {
+    list.call_steps(|cx, m: &VxlanAddDelTunnel| {
         let tunnel = Wanted {
             instance: m.instance,
-            ends: (m.src_address, m.dst_address),
+            ends: (m.src_address.clone(), m.dst_address.clone()),
             ports: (0, 0),
-            multicast: m.mcast_sw_if_index,
+            multicast: m.mcast_sw_if_index.clone(),
             table: m.encap_vrf_id,
             decap_next: m.decap_next_index,
             vni: m.vni,
             is_l3: false,
         };
-        Ok(VxlanAddDelTunnelReply { sw_if_index: add_del(cx, m.is_add, &tunnel)? })
+        let done = add_del(cx, m.is_add, &tunnel)?;
+        Ok(done.map(|sw_if_index| VxlanAddDelTunnelReply { sw_if_index }))
     });
-    list.call(|cx, m: VxlanAddDelTunnelV2| {
+    list.call_steps(|cx, m: &VxlanAddDelTunnelV2| {
         let tunnel = Wanted {
             instance: m.instance,
-            ends: (m.src_address, m.dst_address),
+            ends: (m.src_address.clone(), m.dst_address.clone()),
             ports: (m.src_port, m.dst_port),
-            multicast: m.mcast_sw_if_index,
+            multicast: m.mcast_sw_if_index.clone(),
             table: m.encap_vrf_id,
             decap_next: m.decap_next_index,
             vni: m.vni,
             is_l3: false,
         };
-        Ok(VxlanAddDelTunnelV2Reply { sw_if_index: add_del(cx, m.is_add, &tunnel)? })
+        let done = add_del(cx, m.is_add, &tunnel)?;
+        Ok(done.map(|sw_if_index| VxlanAddDelTunnelV2Reply { sw_if_index }))
     });
-    list.call(|cx, m: VxlanAddDelTunnelV3| {
+    list.call_steps(|cx, m: &VxlanAddDelTunnelV3| {
         let tunnel = Wanted {
             instance: m.instance,
-            ends: (m.src_address, m.dst_address),
+            ends: (m.src_address.clone(), m.dst_address.clone()),
             ports: (m.src_port, m.dst_port),
-            multicast: m.mcast_sw_if_index,
+            multicast: m.mcast_sw_if_index.clone(),
             table: m.encap_vrf_id,
             decap_next: m.decap_next_index,
             vni: m.vni,
             is_l3: m.is_l3,
         };
-        Ok(VxlanAddDelTunnelV3Reply { sw_if_index: add_del(cx, m.is_add, &tunnel)? })
+        let done = add_del(cx, m.is_add, &tunnel)?;
+        Ok(done.map(|sw_if_index| VxlanAddDelTunnelV3Reply { sw_if_index }))
     });
     list.dump(|cx, m: VxlanTunnelDump| {
         tunnels(cx, &m.sw_if_index, |d| VxlanTunnelDetails {
@@ -137,13 +140,13 @@ fn decap(cx: &Cx<'_>, wanted: &Wanted) -> Result<DecapNext, ApiError> {
     }
 }
 
-fn add_del(cx: &mut Cx<'_>, is_add: bool, wanted: &Wanted) -> Result<InterfaceIndex, ApiError> {
+/// The tunnel's interface, once all of it is gone or there.
+fn add_del(cx: &mut Cx<'_>, is_add: bool, wanted: &Wanted) -> Result<Option<InterfaceIndex>, ApiError> {
     let (src, dst) = (wanted.ends.0.ip4()?, wanted.ends.1.ip4()?);
     let found = cx.dp.find_vxlan(src, dst, wanted.vni);
     if !is_add {
         let index = found.ok_or(ApiError::NO_SUCH_ENTRY)?;
-        cx.dp.delete_interface(index)?;
-        return Ok(index.into());
+        return Ok(cx.dp.delete_interface_piece(index)?.then(|| index.into()));
     }
     if found.is_some() {
         return Err(ApiError::TUNNEL_EXIST);
@@ -151,15 +154,17 @@ fn add_del(cx: &mut Cx<'_>, is_add: bool, wanted: &Wanted) -> Result<InterfaceIn
     if src == dst {
         return Err(ApiError::SAME_SRC_DST);
     }
-    // A group has an interface that it is joined on.
-    if dst.is_multicast() || !matches!(wanted.multicast.0, 0 | u32::MAX) {
-        return Err(ApiError::UNIMPLEMENTED);
-    }
+    let group = match dst.is_multicast() {
+        true => Some(cx.interface(wanted.multicast.0)?),
+        // 0 is what a client leaves that does not know of groups.
+        false if matches!(wanted.multicast.0, 0 | u32::MAX) => None,
+        false => return Err(ApiError::INVALID_DST_ADDRESS),
+    };
     if !cx.dp.fibs.contains_key(&wanted.table) {
         return Err(ApiError::NO_SUCH_FIB);
     }
     let mut config = VxlanConfig::new(src, dst, wanted.vni);
-    config.table = wanted.table;
+    (config.table, config.group) = (wanted.table, group);
     config.decap = decap(cx, wanted)?;
     // 0 stands for the default.
     config.src_port = Some(wanted.ports.0).filter(|port| *port != 0);
@@ -172,7 +177,7 @@ fn add_del(cx: &mut Cx<'_>, is_add: bool, wanted: &Wanted) -> Result<InterfaceIn
     {
         return Err(ApiError::INSTANCE_IN_USE);
     }
-    Ok(cx.dp.create_vxlan(config, instance)?.into())
+    Ok(Some(cx.dp.create_vxlan(config, instance)?.into()))
 }
 
 fn tunnels<D>(cx: &Cx<'_>, only: &InterfaceIndex, view: fn(VxlanTunnelV2Details) -> D) -> Vec<D> {
@@ -188,7 +193,7 @@ fn tunnels<D>(cx: &Cx<'_>, only: &InterfaceIndex, view: fn(VxlanTunnelV2Details)
         dst_address: config.dst.into(),
         src_port: config.src_port.unwrap_or(config.dst_port),
         dst_port: config.dst_port,
-        mcast_sw_if_index: InterfaceIndex::NONE,
+        mcast_sw_if_index: config.group.map_or(InterfaceIndex::NONE, Into::into),
         encap_vrf_id: config.table,
         decap_next_index: match config.decap {
             DecapNext::L2 => edge("l2-input"),

@@ -5,6 +5,9 @@
 //! (`CHECKSUM_PARTIAL`, Documentation/networking/checksum-offloads.rst). Passed on as it is, the
 //! receiver drops it as corrupt.
 //!
+//! The packet is then marked [`L4_CSUM_PARTIAL`](crate::flags::L4_CSUM_PARTIAL), and whoever sends it where no device does the rest, or
+//! puts it into another packet, completes it: drivers and nodes both, so that this is here, though the engine knows no protocol otherwise.
+//!
 //! AF_XDP does not tell, so the field is compared with that sum. A frame corrupted so that the
 //! two are equal (1 in 65,536) would be repaired instead of dropped: for ports of containers
 //! only, never for an uplink.
@@ -49,12 +52,24 @@ pub fn find_partial(frame: &[u8]) -> Option<PartialChecksum> {
         type_at += VLAN_TAG;
         ethertype = be16(frame, type_at)?;
     }
-    let ip = type_at + 2;
-    let segment = match ethertype {
-        ETHERTYPE_IP4 => ip4_segment(frame, ip)?,
-        ETHERTYPE_IP6 => ip6_segment(frame, ip)?,
-        _ => return None,
-    };
+    match ethertype {
+        ETHERTYPE_IP4 => partial(frame, ip4_segment(frame, type_at + 2)?),
+        ETHERTYPE_IP6 => partial(frame, ip6_segment(frame, type_at + 2)?),
+        _ => None,
+    }
+}
+
+/// As [`find_partial`], of a packet that begins with its IPv4 or IPv6 header.
+#[inline]
+pub fn find_partial_ip(packet: &[u8]) -> Option<PartialChecksum> {
+    match packet.first()? >> 4 {
+        6 => partial(packet, ip6_segment(packet, 0)?),
+        _ => partial(packet, ip4_segment(packet, 0)?),
+    }
+}
+
+#[inline]
+fn partial(frame: &[u8], segment: Segment<'_>) -> Option<PartialChecksum> {
     let (offset, header) = match segment.protocol {
         TCP => (16, 20),
         UDP => (6, 8),
@@ -71,6 +86,18 @@ pub fn find_partial(frame: &[u8]) -> Option<PartialChecksum> {
         offset: offset as u16,
         end: u16::try_from(segment.end).ok()?,
     })
+}
+
+/// Completes the checksum of a frame that [`find_partial`] finds. False, and nothing done, when there is none.
+#[must_use]
+pub fn complete(frame: &mut [u8]) -> bool {
+    find_partial(frame).is_some_and(|found| finish(frame, found))
+}
+
+/// As [`complete`], of a packet that begins with its IPv4 or IPv6 header.
+#[must_use]
+pub fn complete_ip(packet: &mut [u8]) -> bool {
+    find_partial_ip(packet).is_some_and(|found| finish(packet, found))
 }
 
 /// Computes a checksum in software and stores it. False, and nothing done, when it does not lie

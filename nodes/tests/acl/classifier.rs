@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 use std::net::IpAddr;
 use std::time::Instant;
-use wharf_nodes::acl::classifier::{MAX_BYTES, MAX_RULES};
+use wharf_nodes::acl::classifier::{MAX_BYTES, MAX_RULES, MAX_UNEVEN, TooComplex};
 use wharf_nodes::acl::rule::{ANY_PORT, first_match};
 use wharf_nodes::acl::{AclPrefix, Action, Fields, ListedRule, Lists, Rule, Tuple};
 use wharf_nodes::wire::ip4::IpProtocol;
 use wharf_nodes::wire::tcp::TcpFlags;
 
 /// Numbers that repeat, for sets that a test makes itself.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -86,7 +86,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 /// A packet, mostly at or beside the bounds of a rule of the set.
-fn near(rules: &[Rule], random: &mut Random) -> Tuple {
+pub(crate) fn near(rules: &[Rule], random: &mut Random) -> Tuple {
     let one = |random: &mut Random| rules[random.below(rules.len() as u64) as usize];
     let (base, other) = (one(random), one(random));
     let v6 = base.is_v6();
@@ -135,7 +135,7 @@ fn agree(rules: &[Rule], lists: &Lists, t: &Tuple) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: crate::seeds(), ..ProptestConfig::default() })]
 
     #[test]
     fn random_rules(rules in prop::collection::vec(rule(), 1..120), seed in any::<u64>()) {
@@ -183,7 +183,7 @@ fn combs(count: u32, random: &mut Random) -> Vec<Rule> {
 }
 
 /// A mask for each combination of prefix lengths, as somebody sets it up who wants lookups to be slow.
-fn masks(count: u32, random: &mut Random) -> Vec<Rule> {
+pub(crate) fn masks(count: u32, random: &mut Random) -> Vec<Rule> {
     let rule = |i: u32| {
         let mut rule = Rule::all(Action::Permit, false);
         let address = |random: &mut Random| IpAddr::V4((random.next() as u32).into());
@@ -227,7 +227,10 @@ fn what_is_too_complex_is_refused() {
     };
     assert!(Lists::new(listed(&(0..60).map(flags).collect::<Vec<_>>())).is_ok());
     let refused = Lists::new(listed(&(0..256).map(flags).collect::<Vec<_>>())).unwrap_err();
-    assert!(refused.to_string().contains("overlap in too many ways"), "{refused}");
+    assert_eq!(
+        refused.to_string(),
+        "more than 64 rules are for the same addresses, ports and protocol, and differ in their TCP flags alone"
+    );
     let start = Instant::now();
     let many = Lists::new(listed(&boxes(3000, &mut Random(1))));
     println!("3000 boxes: {:?}, {:?}", start.elapsed(), many.map(|l| l.shapes()[0]));
@@ -251,10 +254,73 @@ fn large_sets_agree_and_stay_shallow() {
             let shape = lists.shapes()[0];
             println!("{name} {count}: {:?}, {shape:?}", start.elapsed());
             assert!(shape.bytes <= MAX_BYTES);
-            assert!(shape.depth + shape.blocks <= 40, "{name} {count}: {shape:?}");
+            assert!(shape.worst <= 40, "{name} {count}: {shape:?}");
+            assert!(shape.worst as f64 <= MAX_UNEVEN * shape.typical, "{name} {count}: {shape:?}");
             for _ in 0..400_000 / rules.len().max(100) {
                 agree(&rules, &lists, &near(&rules, &mut random));
             }
+        }
+    }
+}
+
+/// Rules for all addresses, with ranges of ports that overlap.
+fn ranges(count: u32, random: &mut Random) -> Vec<Rule> {
+    let mut range = || {
+        let (a, b) = (random.next() as u16, random.next() as u16);
+        (a.min(b), a.max(b))
+    };
+    let rule = |_| {
+        let mut rule = Rule::all(Action::Permit, false);
+        rule.protocol = IpProtocol::UDP;
+        (rule.sport, rule.dport) = (range(), range());
+        rule
+    };
+    (0..count).map(rule).collect()
+}
+
+/// A usual policy, and in one corner of it rules that nothing but a scan tells apart.
+fn corner(count: u32, random: &mut Random) -> Vec<Rule> {
+    let mut rules = policy(count - 64, random);
+    rules.extend((0..64).map(|flags| {
+        let host = AclPrefix::new(IpAddr::from([10, 9, 9, 9]), 32);
+        let (tcp_mask, tcp_value) = (TcpFlags(0x3f), TcpFlags(flags));
+        Rule { src: host, protocol: IpProtocol::TCP, tcp_mask, tcp_value, ..Rule::all(Action::Deny, false) }
+    }));
+    rules
+}
+
+/// Counted in steps, whoever chooses the packets; and whoever chooses the rules is refused rather than served slowly.
+#[test]
+fn no_packet_costs_more_than_twice_the_usual() {
+    let mut random = Random(8);
+    type Make = fn(u32, &mut Random) -> Vec<Rule>;
+    for (name, make) in [
+        ("policy", policy as Make),
+        ("combs", combs),
+        ("masks", masks),
+        ("boxes", boxes),
+        ("ranges", ranges),
+        ("corner", corner),
+    ] {
+        for count in [500, 10_000] {
+            let rules = make(count, &mut random);
+            let start = Instant::now();
+            let lists = match Lists::new(listed(&rules)) {
+                Ok(lists) => lists,
+                Err(refused) => {
+                    println!("{name} {count}: {:?}, {refused}", start.elapsed());
+                    assert!(count > 500 && ["boxes", "ranges"].contains(&name), "{name} {count}: {refused}");
+                    assert_eq!(refused, TooComplex::Memory);
+                    continue;
+                }
+            };
+            let shape = lists.shapes()[0];
+            let steps = |random: &mut Random| lists.steps(&Fields::from(&near(&rules, random)));
+            let most = (0..20_000).map(|_| steps(&mut random)).max().unwrap_or(0);
+            println!("{name} {count}: {:?}, {shape:?}, met {most}", start.elapsed());
+            assert!(most <= shape.worst, "{name} {count}: {most} of {shape:?}");
+            assert!(shape.worst as f64 <= MAX_UNEVEN * shape.typical, "{name} {count}: {shape:?}");
+            assert!(shape.bytes <= MAX_BYTES);
         }
     }
 }

@@ -134,8 +134,13 @@ proptest! {
         prop_assert_eq!(usize::from(found.start), start);
         prop_assert_eq!(usize::from(found.offset), packet.offset());
         prop_assert_eq!(usize::from(found.end), frame.len() - packet.padding.len());
+        let mut bare = frame[ETHERNET_HEADER + VLAN_TAG * packet.tags.len()..].to_vec();
         prop_assert!(finish(&mut frame, found));
-        prop_assert_eq!(frame, packet.frame(packet.complete()).0);
+        prop_assert_eq!(&frame, &packet.frame(packet.complete()).0);
+        prop_assert!(complete_ip(&mut bare));
+        prop_assert!(frame.ends_with(&bare));
+        // It is complete now.
+        prop_assert!(!complete(&mut frame) || packet.partial() == packet.complete());
     }
 
     #[test]
@@ -153,7 +158,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_harmless(mut frame in prop::collection::vec(any::<u8>(), 0..300), start: u16, offset: u16, end: u16) {
-        let _ = find_partial(&frame);
+        let (_, _) = (find_partial(&frame), find_partial_ip(&frame));
         let before = frame.clone();
         if !finish(&mut frame, PartialChecksum { start, offset, end }) {
             prop_assert_eq!(before, frame);
@@ -207,4 +212,19 @@ fn other_protocols_have_no_checksum_here() {
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     assert_eq!(find_partial(&arp), None);
     assert_eq!(find_partial(&[]), None);
+}
+
+#[test]
+fn a_packet_without_an_ethernet_header() {
+    // UDP over IPv4 with the checksum field left as the pseudo-header's sum.
+    let mut packet = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    packet.extend([0x04, 0xd2, 0x09, 0x29, 0, 12, 0, 0, 1, 2, 3, 4]);
+    let pseudo: u32 = 0x0a00 + 1 + 0x0a00 + 2 + 17 + 12;
+    packet[26..28].copy_from_slice(&(pseudo as u16).to_be_bytes());
+    assert!(complete_ip(&mut packet));
+    let sum = pseudo + 0x04d2 + 0x0929 + 12 + 0x0102 + 0x0304;
+    let expected = !((sum & 0xffff) + (sum >> 16)) as u16;
+    assert_eq!(packet[26..28], expected.to_be_bytes());
+    assert!(!complete_ip(&mut packet), "a complete checksum is left alone");
+    assert!(!complete_ip(&mut []) && !complete_ip(&mut [0x60]));
 }

@@ -1,0 +1,83 @@
+//! What the checks of a memif peer cost: the cross-connect by two builds of wharf, in turn.
+//!
+//! The other build leaves out what is checked of each burst and each descriptor (`--cfg memif_unchecked`; see
+//! `memif/src/config.rs`). Packets are copied before they are parsed in both: that is how buffers work here.
+
+use crate::case::Case;
+use crate::load::Mode;
+use crate::machine::Machine;
+use crate::report::{Spread, remark};
+use crate::run::{Dut, Rig, counted};
+use crate::{ChecksOptions, Result, duration};
+
+/// One run of one build.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    mpps: f64,
+    /// By the clock on the wall.
+    cycles: f64,
+    /// By the worker's own account, waiting for packets left out.
+    nodes: f64,
+    starved: f64,
+    core_share: f64,
+}
+
+fn measure(rig: &Rig<'_>, options: &ChecksOptions, tsc_hz: f64) -> Result<Row> {
+    let time = duration(options.seconds)?;
+    rig.with(Case::Xconnect, |load, dut| {
+        let Dut::Wharf(wharf) = dut else { return Err("the cross-connect is not wharf's".into()) };
+        wharf.run("clear runtime")?;
+        let (sample, core_share) = counted(load, Mode::Descriptors, time, wharf.program.id(), rig.stop)?;
+        let nodes = wharf.runtime()?.clocks_per_packet;
+        load.verify(rig.stop)?;
+        let (mpps, cycles) = (sample.rate() / 1e6, tsc_hz / sample.rate());
+        Ok(Row { mpps, cycles, nodes, starved: sample.starved, core_share })
+    })
+}
+
+/// Measures and prints.
+pub(crate) fn run(options: &ChecksOptions, checked: &Rig<'_>, unchecked: &Rig<'_>) -> Result<()> {
+    let machine = Machine::here();
+    print!("{}", machine.describe());
+    println!(
+        "wharf, one worker, cross-connect of 60-byte packets from memif to memif; {} rounds, {} s a run\n",
+        options.rounds, options.seconds
+    );
+    let mut rows = [Vec::new(), Vec::new()];
+    for round in 0..options.rounds {
+        // Neither is always the first.
+        for build in [round % 2, 1 - round % 2] {
+            let row = measure([checked, unchecked][build], options, machine.tsc_hz)?;
+            let name = NAMES[build];
+            println!(
+                "round {}: {name:<9} {:6.2} Mpps, {:.1} cycles in nodes",
+                round + 1,
+                row.mpps,
+                row.nodes
+            );
+            rows[build].push(row);
+        }
+    }
+    println!("\n{:>10}{:>9}{:>9}{:>9}", "", "Mpps", "cycles", "nodes");
+    for (name, rows) in NAMES.iter().zip(&rows) {
+        let of = |value: fn(&Row) -> f64| median(rows.iter().map(value));
+        println!(
+            "{name:>10}{:>9.2}{:>9.1}{:>9.1}{}",
+            of(|r| r.mpps),
+            of(|r| r.cycles),
+            of(|r| r.nodes),
+            remark(of(|r| r.starved), of(|r| r.core_share))
+        );
+    }
+    let [with, without] = &rows;
+    let price = Spread::of(with.iter().zip(without).map(|(with, without)| with.nodes - without.nodes));
+    let Some(Spread { median, min, max, .. }) = price else { return Err("there must be a round".into()) };
+    println!("\nthe checks: {median:.1} cycles a packet in wharf's nodes (rounds: {min:.1} to {max:.1})");
+    Ok(())
+}
+
+const NAMES: [&str; 2] = ["checked", "unchecked"];
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    Spread::of(values).map_or(f64::NAN, |s| s.median)
+}
