@@ -97,11 +97,12 @@ fn the_example_of_the_manual_is_one() {
     let (_, rest) = manual.split_once("//! ```toml\n").unwrap();
     let (example, _) = rest.split_once("//! ```").unwrap();
     let text: String = example.lines().map(|line| format!("{}\n", line.trim_start_matches("//!"))).collect();
+    let mut dp = dataplane();
+    let text = text.replace("/run/wharf", dp.dir.to_str().unwrap());
     let mut document = Document::parse(&text).unwrap();
     document.check().unwrap();
     // The Linux interface is not there.
     document.interface.remove("eth0/0");
-    let mut dp = dataplane();
     dp.apply_config(document).unwrap();
     dp.shut_down();
 }
