@@ -302,6 +302,7 @@ pub fn rig_of(path: Path, level: Option<CpuLevel>, devices: Vec<Devices>) -> Rig
         counters,
         interfaces: vec![interface; 2],
         groups: Vec::new(),
+        counted: None,
     });
     if let Path::Acl(action) = path {
         rig.engine.tables::<AclTables>().publish(acl_tables(action, workers));

@@ -61,6 +61,13 @@ fn vpp_papi_reads_the_stats_segment_by_vpps_names() {
 }
 
 #[test]
+fn vpp_papi_reads_the_packets_of_each_route() {
+    let daemon = Daemon::start(None, "cpu { workers 1 } statseg { default per-route-counters on }");
+    let sockets = [daemon.file("api.sock"), daemon.file("stats.sock")];
+    run(papi("python").arg(script("route_counters.py")).args(sockets));
+}
+
+#[test]
 fn what_vpps_test_tools_do_all_the_time_works() {
     // The daemon's arguments are theirs too.
     let words = "api-trace { on } api-segment { prefix x } cpu { workers 1 } physmem { max-size 32m } node { default { } } \

@@ -5,7 +5,7 @@ use crate::access::Clients;
 use crate::acl::{Acls, Denied};
 use crate::capture::CaptureConfig;
 use crate::interface::{Interface, InterfaceKind};
-use crate::ip4::{AdjacencyTable, Fib, Neighbours};
+use crate::ip4::{AdjacencyTable, Fib, Neighbours, RouteNumbers};
 use crate::l2::{BridgeDomainConfig, Macs};
 use crate::refusal::Refusal;
 use crate::span::Spans;
@@ -132,6 +132,8 @@ pub struct Dataplane {
     pub(crate) capture: Option<CaptureConfig>,
     pub(crate) acls: Acls,
     pub(crate) fibs: BTreeMap<u32, Fib>,
+    /// For routes that are counted one by one.
+    pub(crate) route_numbers: Option<RouteNumbers>,
     pub(crate) adjacencies: AdjacencyTable,
     pub(crate) neighbours: Neighbours,
     pub(crate) memif: MemifManager,
@@ -249,7 +251,7 @@ impl Dataplane {
         shown.ok_or(std::io::ErrorKind::OutOfMemory.into()).map_err(no_memory)?;
         let stats = crate::stats::DataplaneStats::new(&engine).map_err(no_memory)?;
         let mut fibs = BTreeMap::new();
-        fibs.insert(0, Fib::new(0, engine.domain()));
+        fibs.insert(0, Fib::new(0, engine.domain(), None));
         let mut dataplane = Dataplane {
             engine,
             events,
@@ -261,6 +263,7 @@ impl Dataplane {
             capture: None,
             acls: Acls::default(),
             fibs,
+            route_numbers: None,
             adjacencies: AdjacencyTable::new(counters),
             stats,
             neighbours: Neighbours::default(),
@@ -503,6 +506,7 @@ impl Dataplane {
             counters: Arc::clone(self.adjacencies.counters()),
             interfaces: ip4,
             groups: self.vxlan_groups(),
+            counted: self.route_numbers.as_ref().map(|numbers| Arc::clone(numbers.routes())),
         };
         let (interfaces, l2) = (self.interface_tables(), self.l2_tables());
         let (vxlan, udp) = (self.vxlan_tables(tables.fibs.clone()), self.udp_tables());

@@ -44,6 +44,8 @@ pub struct StartupConfig {
     pub socksvr: Option<SocketName>,
     /// `statseg`: the socket of the stats segment.
     pub statseg: Option<SocketName>,
+    /// `statseg { per-route-counters on }`: packets are counted by route.
+    pub per_route_counters: bool,
     /// `prometheus { listen ADDRESS:PORT }`: where metrics are served.
     pub prometheus: Option<SocketAddr>,
     /// `api-trace { on }`.
@@ -191,8 +193,15 @@ const CPU: &[&str] = &[
 const BUFFERS: &[&str] = &["buffers-per-numa", "limit", "page-size", "default", "layout", "numa"];
 const INTERFACE: &[&str] = &["default-rx-mode"];
 const SOCKSVR: &[&str] = &["default", "socket-name"];
-const STATSEG: &[&str] =
-    &["default", "socket-name", "size", "page-size", "per-node-counters", "update-interval"];
+const STATSEG: &[&str] = &[
+    "default",
+    "socket-name",
+    "size",
+    "page-size",
+    "per-node-counters",
+    "per-route-counters",
+    "update-interval",
+];
 const PROMETHEUS: &[&str] = &["listen"];
 const API_TRACE: &[&str] = &["on", "enable", "off", "disable", "nitems"];
 const CONFIG: &[&str] = &["file", "journal"];
@@ -222,8 +231,8 @@ impl StartupConfig {
                 "interface" => read_interface(&mut config, reader(INTERFACE))?,
                 "l2fib" => config.l2fib.read_l2fib(reader(l2fib::L2FIB))?,
                 "l2learn" => config.l2fib.read_l2learn(reader(l2fib::L2LEARN))?,
-                "socksvr" => read_socket(&mut config.socksvr, reader(SOCKSVR))?,
-                "statseg" => read_socket(&mut config.statseg, reader(STATSEG))?,
+                "socksvr" => read_socksvr(&mut config, reader(SOCKSVR))?,
+                "statseg" => read_statseg(&mut config, reader(STATSEG))?,
                 "prometheus" => read_prometheus(&mut config, reader(PROMETHEUS))?,
                 "access" => config.access.read(reader(access::KEYS))?,
                 "api-trace" => read_api_trace(&mut config, reader(API_TRACE))?,
@@ -436,12 +445,48 @@ fn read_interface(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<
 }
 
 /// `socksvr` and `statseg`; the stanza alone asks for the usual place.
-fn read_socket(socket: &mut Option<SocketName>, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
-    *socket = Some(SocketName::Default);
+/// A key that every stanza of a socket has; whether it was one.
+fn read_socket_key(
+    socket: &mut Option<SocketName>,
+    key: &Word,
+    reader: &mut Reader<'_>,
+) -> Result<bool, ConfigError> {
+    match key.text.as_str() {
+        "default" => *socket = Some(SocketName::Default),
+        "socket-name" => *socket = Some(SocketName::At(reader.text(key, "a path")?.into())),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn read_socksvr(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    config.socksvr = Some(SocketName::Default);
     while let Some(key) = reader.key()? {
+        if !read_socket_key(&mut config.socksvr, key, &mut reader)? {
+            reader.unknown(key);
+        }
+    }
+    Ok(reader.warnings)
+}
+
+fn read_statseg(config: &mut StartupConfig, mut reader: Reader<'_>) -> Result<Vec<Warning>, ConfigError> {
+    config.statseg = Some(SocketName::Default);
+    while let Some(key) = reader.key()? {
+        if read_socket_key(&mut config.statseg, key, &mut reader)? {
+            continue;
+        }
         match key.text.as_str() {
-            "default" => *socket = Some(SocketName::Default),
-            "socket-name" => *socket = Some(SocketName::At(reader.text(key, "a path")?.into())),
+            "per-route-counters" => {
+                let value = reader.value(key, "`on' or `off'")?;
+                config.per_route_counters = match value.text.as_str() {
+                    "on" => true,
+                    "off" => false,
+                    other => {
+                        let message = format!("`per-route-counters' must be on or off, got `{other}'");
+                        return Err(ConfigError::new(value.at, message));
+                    }
+                };
+            }
             "size" | "page-size" | "per-node-counters" | "update-interval" => {
                 reader.value(key, "a value")?;
             }

@@ -1,9 +1,9 @@
 //! The stats segment as clients see it: what main adds to the counters that the engine keeps there, and the socket that hands it out.
 //!
 //! The names are VPP's: `/if/...` by `sw_if_index` with `/if/names`, `/interfaces/NAME/...` as links to them, `/err/NODE/REASON`,
-//! `/nodes/NODE/...`, `/sys/...`, `/buffer-pools/...`, `/mem/...`, `/net/adjacency`. What VPP counts only when told to, and what there is none of
-//! here, is there and zero. Routes are not counted one by one, so there is no `/net/route/...`: the `stats_index` of a route is that of the adjacency that it
-//! leads to, and the numbers of `show ip fib` are those of all routes that lead there.
+//! `/nodes/NODE/...`, `/sys/...`, `/buffer-pools/...`, `/mem/...`, `/net/adjacency`, `/net/route/to`. What VPP counts only when told to, and
+//! what there is none of here, is there and zero. `/net/route/to` is there with `statseg { per-route-counters on }`; otherwise the `stats_index` of a route is that of
+//! the adjacency that it leads to, and the numbers of `show ip fib` are those of all routes that lead there.
 
 pub mod prometheus;
 mod server;

@@ -33,8 +33,8 @@ use std::time::Duration;
 const HANDOFF_RING: usize = 256;
 /// How long main waits for a worker to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of the stats segment that a thread's rows can take: most of it for counters of adjacencies.
-const STATS_PER_THREAD: usize = 24 << 20;
+/// Bytes of the stats segment that a thread's rows can take: most of it for counters of adjacencies and routes.
+const STATS_PER_THREAD: usize = 40 << 20;
 /// Bytes of the stats segment for names and the like.
 const STATS_SHARED: usize = 8 << 20;
 /// A worker that makes no turn for this long is reported.

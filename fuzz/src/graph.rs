@@ -136,6 +136,7 @@ fn configure(harness: &mut Harness) {
         counters,
         interfaces: ip4,
         groups: Vec::new(),
+        counted: None,
     });
 }
 

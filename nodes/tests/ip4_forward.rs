@@ -5,9 +5,10 @@ mod common;
 use common::{HOST, MAC, NEIGHBOUR, Router, check, udp, with_header, with_options};
 use std::sync::Arc;
 use wharf_engine::SwIfIndex;
+use wharf_engine::counter::Combined;
 use wharf_engine::mtrie::MtrieWriter;
 use wharf_nodes::interface::{InputMode, InterfaceEntry, InterfaceTables};
-use wharf_nodes::ip4::AdjacencyKind;
+use wharf_nodes::ip4::{AdjIndex, AdjacencyKind, CountedRoutes};
 use wharf_nodes::l2::{L2Port, L2Tables, PortMode};
 
 /// What must come out of interface 2 for a frame that was routed there.
@@ -315,4 +316,53 @@ fn a_point_to_point_interface_gets_bare_packets() {
     assert_eq!(r.adjacency_count(1).bytes, 20 + 8 + 30);
     let told = r.pass(1, &udp([20, 0, 0, 1], 1, 4), 1);
     assert_eq!((told.len(), told[0][34]), (1, 11), "its TTL counts too");
+}
+
+#[test]
+fn routes_that_are_counted_one_by_one() {
+    let mut r = Router::new(256);
+    let counters = Combined::new(1);
+    counters.ensure(3);
+    let counted = Arc::new(CountedRoutes::new(counters));
+    // Two to one neighbour, one to nowhere, one to a neighbour that has to be asked for; and one that is not counted.
+    let mut fib = MtrieWriter::new(64);
+    for (number, (prefix, adjacency)) in
+        [([20, 0, 0, 0], 1), ([21, 0, 0, 0], 1), ([22, 0, 0, 0], 5), ([10, 0, 2, 0], 4)]
+            .into_iter()
+            .enumerate()
+    {
+        counted.set(number as u32, AdjIndex(adjacency));
+        let len = if prefix[0] == 10 { 24 } else { 8 };
+        fib.insert(u32::from_be_bytes(prefix), len, CountedRoutes::leaf(number as u32).0).unwrap();
+    }
+    fib.insert(u32::from_be_bytes([23, 0, 0, 0]), 8, 1).unwrap();
+    r.change(|tables| {
+        tables.fibs = vec![Arc::clone(fib.table())];
+        tables.counted = Some(Arc::clone(&counted));
+    });
+    for (first, times) in [(20, 3), (21, 2), (22, 1), (23, 4)] {
+        (0..times).for_each(|n| r.h.receive(1, &udp([first, 0, 0, n], 64, 12)));
+    }
+    assert_eq!(r.all_sent().len(), 9);
+    r.h.receive(1, &udp([10, 0, 2, 77], 64, 12));
+    assert_eq!(r.all_sent(), []);
+    let count = |number| {
+        let count = counted.counters().get(number);
+        (count.packets, count.bytes)
+    };
+    assert_eq!([0, 1, 2, 3].map(count), [(3, 120), (2, 80), (1, 40), (1, 40)]);
+    assert_eq!(r.adjacency_count(1).packets, 9);
+    assert_eq!(r.h.error("ip4-lookup", "route says drop"), 1);
+    // What waits goes when the neighbour is known, and is not counted again; a route that leads elsewhere does so at once.
+    r.resolve();
+    counted.set(0, AdjIndex(5));
+    r.h.receive(1, &udp([20, 0, 0, 1], 64, 12));
+    r.h.tick();
+    assert_eq!(r.all_sent().len(), 1);
+    assert_eq!([0, 3].map(count), [(4, 160), (1, 40)]);
+    assert_eq!(r.h.error("ip4-lookup", "route says drop"), 2);
+    // A number that nobody has set leads nowhere.
+    fib.insert(u32::from_be_bytes([24, 0, 0, 0]), 8, CountedRoutes::leaf(0x3fff_ffff).0).unwrap();
+    r.drops(&udp([24, 0, 0, 1], 64, 12), "ip4-icmp-error", "no icmp4 error about a packet of our own");
+    assert_eq!(r.h.error("ip4-lookup", "no route to destination"), 2);
 }

@@ -172,6 +172,9 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
         });
     }
     dataplane.set_l2fib(config.l2fib);
+    if config.per_route_counters {
+        dataplane.count_routes()?;
+    }
     dataplane.set_log(log);
     dataplane.trace_api(config.api_trace);
     let restored = configure(config, &mut dataplane)?;

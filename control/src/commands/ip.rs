@@ -244,7 +244,7 @@ fn fib_rows(
     let routes = dp.fibs.get(&table)?.routes();
     let row = |(prefix, route): (Ip4Prefix, &crate::ip4::Route)| {
         let best = route.best();
-        let count = dp.adjacencies.counters().get(best.adjacency);
+        let count = dp.route_count(route);
         FibRow {
             prefix: prefix.to_string(),
             via: via_text(dp, best.via),

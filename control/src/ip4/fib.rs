@@ -1,5 +1,6 @@
 //! One IPv4 routing table: the routes as asked for, and their compiled form.
 
+use super::RouteNumbers;
 use crate::rib::Rib;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wharf_engine::SwIfIndex;
 use wharf_engine::mtrie::{Mtrie, MtrieError, MtrieWriter};
 use wharf_engine::rcu::Domain;
+use wharf_nodes::ip4::{AdjIndex, CountedRoutes};
 use wharf_nodes::wire::ip4::Ip4Prefix;
 
 /// Routes in a table at most.
@@ -65,6 +67,8 @@ pub struct Way {
 #[derive(Clone, Debug)]
 pub struct Route {
     best: Way,
+    /// What the compiled form has for the prefix: the adjacency of that way, or the route's number.
+    leaf: u32,
     others: Box<[Way]>,
 }
 
@@ -72,6 +76,11 @@ impl Route {
     /// The way in force.
     pub fn best(&self) -> &Way {
         &self.best
+    }
+
+    /// Its number, if it is counted by itself.
+    pub fn number(&self) -> Option<u32> {
+        CountedRoutes::number(AdjIndex(self.leaf))
     }
 
     /// All ways.
@@ -90,13 +99,15 @@ pub struct Fib {
     uses: BTreeMap<SwIfIndex, usize>,
     writer: Arc<Mutex<MtrieWriter>>,
     domain: Arc<Domain>,
+    /// For routes that are counted one by one.
+    numbers: Option<RouteNumbers>,
 }
 
 impl Fib {
-    /// An empty table.
-    pub fn new(index: u32, domain: &Arc<Domain>) -> Fib {
+    /// An empty table; with numbers, its routes are counted one by one.
+    pub fn new(index: u32, domain: &Arc<Domain>, numbers: Option<RouteNumbers>) -> Fib {
         let writer = Arc::new(Mutex::new(MtrieWriter::new(MAX_PLIES)));
-        Fib { index, rib: Rib::new(), uses: BTreeMap::new(), writer, domain: Arc::clone(domain) }
+        Fib { index, rib: Rib::new(), uses: BTreeMap::new(), writer, domain: Arc::clone(domain), numbers }
     }
 
     fn writer(&self) -> MutexGuard<'_, MtrieWriter> {
@@ -123,8 +134,13 @@ impl Fib {
     /// Errors: the compiled table is full; nothing has changed then.
     pub fn insert(&mut self, prefix: Ip4Prefix, way: Way) -> Result<Option<u32>, MtrieError> {
         let Some(route) = self.rib.get(prefix) else {
-            self.writer().insert(prefix.to_bits(), prefix.len(), way.adjacency)?;
-            self.rib.insert(prefix, Route { best: way, others: Box::default() });
+            let leaf = self.numbers.as_ref().map_or(way.adjacency, |numbers| numbers.acquire(way.adjacency));
+            let inserted = self.writer().insert(prefix.to_bits(), prefix.len(), leaf);
+            if let Err(full) = inserted {
+                self.release(leaf);
+                return Err(full);
+            }
+            self.rib.insert(prefix, Route { best: way, leaf, others: Box::default() });
             self.count(way.via, true);
             return Ok(None);
         };
@@ -142,16 +158,18 @@ impl Fib {
     /// Removes the way of a source; returns it.
     pub fn remove(&mut self, prefix: Ip4Prefix, source: RouteSource) -> Option<Way> {
         let route = self.rib.get(prefix)?;
+        let leaf = route.leaf;
         let mut ways: Vec<Way> = route.ways().copied().collect();
         let removed = ways.iter().position(|w| w.source == source).map(|i| ways.remove(i))?;
         if ways.is_empty() {
-            let covering = self.rib.covering(prefix).map(|(p, r)| (p.len(), r.best.adjacency));
+            let covering = self.rib.covering(prefix).map(|(p, r)| (p.len(), r.leaf));
             self.rib.remove(prefix);
             let retired = {
                 let mut writer = self.writer();
                 writer.remove(prefix.to_bits(), prefix.len(), covering);
                 writer.take_retired()
             };
+            self.release(leaf);
             if !retired.is_empty() {
                 let writer = Arc::clone(&self.writer);
                 self.domain.retire(move || {
@@ -165,6 +183,12 @@ impl Fib {
         }
         self.count(removed.via, false);
         Some(removed)
+    }
+
+    fn release(&self, leaf: u32) {
+        if let Some(numbers) = &self.numbers {
+            numbers.release(leaf, &self.domain);
+        }
     }
 
     fn count(&mut self, via: Via, more: bool) {
@@ -210,8 +234,15 @@ impl Fib {
     fn set(&mut self, prefix: Ip4Prefix, mut ways: Vec<Way>) -> Result<(), MtrieError> {
         ways.sort_by_key(|w| w.source);
         let best = ways.remove(0);
-        self.writer().insert(prefix.to_bits(), prefix.len(), best.adjacency)?;
-        self.rib.insert(prefix, Route { best, others: ways.into() });
+        let before = self.rib.get(prefix).map(|route| route.leaf);
+        let leaf = match (&self.numbers, before) {
+            (Some(numbers), Some(leaf)) => numbers.change(leaf, best.adjacency),
+            _ => best.adjacency,
+        };
+        if before != Some(leaf) {
+            self.writer().insert(prefix.to_bits(), prefix.len(), leaf)?;
+        }
+        self.rib.insert(prefix, Route { best, leaf, others: ways.into() });
         Ok(())
     }
 }
@@ -226,6 +257,7 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wharf_engine::counter::{Combined, Count};
 
     fn prefix(text: &str) -> Ip4Prefix {
         text.parse().unwrap()
@@ -234,7 +266,7 @@ mod tests {
     #[test]
     fn the_first_source_wins_and_the_next_takes_over() {
         let domain = Domain::new(0);
-        let mut fib = Fib::new(0, &domain);
+        let mut fib = Fib::new(0, &domain, None);
         let at = |a: [u8; 4]| u32::from_be_bytes(a);
         let way = |source, adjacency| Way::new(source, Via::Drop, adjacency);
         fib.insert(prefix("10.0.0.0/8"), way(RouteSource::Cli, 1)).unwrap();
@@ -269,5 +301,37 @@ mod tests {
         fib.remove(prefix("10.0.0.0/8"), RouteSource::Cli).unwrap();
         assert_eq!(table.lookup(at([10, 1, 2, 3])), 0);
         assert!(fib.routes().is_empty());
+    }
+
+    #[test]
+    fn a_counted_route_keeps_its_number_and_gives_it_back_after_a_grace_period() {
+        let domain = Domain::new(0);
+        let routes = Arc::new(CountedRoutes::new(Combined::new(1)));
+        let numbers = RouteNumbers::new(Arc::clone(&routes));
+        let mut fib = Fib::new(0, &domain, Some(numbers));
+        let leads = |fib: &Fib, a: [u8; 4]| {
+            let leaf = AdjIndex(fib.compiled().lookup(u32::from_be_bytes(a)));
+            (CountedRoutes::number(leaf), routes.resolve(leaf).0)
+        };
+        let way = |source, adjacency| Way::new(source, Via::Drop, adjacency);
+        fib.insert(prefix("10.0.0.0/8"), way(RouteSource::Cli, 7)).unwrap();
+        fib.insert(prefix("10.1.0.0/16"), way(RouteSource::Cli, 7)).unwrap();
+        assert_eq!(leads(&fib, [10, 0, 0, 1]), (Some(0), 7));
+        assert_eq!(leads(&fib, [10, 1, 0, 1]), (Some(1), 7));
+        // Another way, a better one, and back.
+        fib.insert(prefix("10.1.0.0/16"), way(RouteSource::Cli, 8)).unwrap();
+        assert_eq!(leads(&fib, [10, 1, 0, 1]), (Some(1), 8));
+        fib.insert(prefix("10.1.0.0/16"), way(RouteSource::Interface, 9)).unwrap();
+        assert_eq!(leads(&fib, [10, 1, 0, 1]), (Some(1), 9));
+        fib.remove(prefix("10.1.0.0/16"), RouteSource::Interface).unwrap();
+        assert_eq!(leads(&fib, [10, 1, 0, 1]), (Some(1), 8));
+        // Gone: its addresses are the other's, which counts on by its number.
+        routes.counters().add(wharf_engine::WorkerIndex(0), 1, 5, 500);
+        fib.remove(prefix("10.1.0.0/16"), RouteSource::Cli).unwrap();
+        assert_eq!(leads(&fib, [10, 1, 0, 1]), (Some(0), 7));
+        domain.reclaim();
+        fib.insert(prefix("11.0.0.0/8"), way(RouteSource::Cli, 6)).unwrap();
+        assert_eq!(leads(&fib, [11, 0, 0, 1]), (Some(1), 6));
+        assert_eq!(routes.counters().get(1), Count::default(), "a new route counts from zero");
     }
 }

@@ -1,12 +1,16 @@
 //! Operations on IPv4 tables, routes and neighbours, and the adjacencies that come of them.
 
-use super::{AdjacencyKey, Fib, MAX_ROUTES, Neighbour, NeighbourState, RouteSource, Via};
+use super::{
+    AdjacencyKey, Fib, MAX_ROUTES, Neighbour, NeighbourState, Route, RouteNumbers, RouteSource, Via,
+};
 use crate::config::Object;
 use crate::dataplane::{Dataplane, OpError};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wharf_engine::SwIfIndex;
-use wharf_nodes::ip4::{Adjacency, AdjacencyKind};
+use wharf_engine::counter::{Combined, Count, MAX_COUNTERS};
+use wharf_nodes::ip4::{Adjacency, AdjacencyKind, CountedRoutes};
 use wharf_nodes::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use wharf_nodes::wire::ip4::Ip4Prefix;
 use zerocopy::IntoBytes;
@@ -165,7 +169,7 @@ impl Dataplane {
         }
         let index = self.fibs.len() as u32;
         self.changes.touch(Object::Table(table));
-        self.fibs.insert(table, Fib::new(index, self.engine.domain()));
+        self.fibs.insert(table, Fib::new(index, self.engine.domain(), self.route_numbers.clone()));
         self.publish();
         Ok(())
     }
@@ -192,6 +196,48 @@ impl Dataplane {
         }
         self.publish();
         Ok(())
+    }
+
+    /// Has routes counted one by one, in `/net/route/to` of the stats segment, as VPP counts them. For a start: table 0 begins anew.
+    ///
+    /// # Errors
+    /// The segment has no room.
+    pub fn count_routes(&mut self) -> Result<(), OpError> {
+        let no_memory = |error| OpError::System("no memory for counters of routes".into(), error);
+        let stats = self.engine.stats();
+        let counters = Combined::within(stats.segment(), self.engine.workers(), MAX_COUNTERS, 2);
+        let counters = counters.map_err(no_memory)?;
+        let shown = counters.table().and_then(|table| stats.table("/net/route/to", table));
+        shown.ok_or(std::io::ErrorKind::OutOfMemory.into()).map_err(no_memory)?;
+        let numbers = RouteNumbers::new(Arc::new(CountedRoutes::new(counters)));
+        self.fibs.insert(0, Fib::new(0, self.engine.domain(), Some(numbers.clone())));
+        self.route_numbers = Some(numbers);
+        self.publish();
+        Ok(())
+    }
+
+    /// Whether routes are counted one by one, and by what numbers.
+    pub fn route_numbers(&self) -> Option<&RouteNumbers> {
+        self.route_numbers.as_ref()
+    }
+
+    /// Where a route is counted: its number in `/net/route/to` when routes are counted one by one, its adjacency's in `/net/adjacency`
+    /// otherwise; `None` for a route beyond those that can be counted.
+    pub fn stats_index(&self, route: &Route) -> Option<u32> {
+        match &self.route_numbers {
+            Some(_) => route.number(),
+            None => Some(route.best().adjacency),
+        }
+    }
+
+    /// Packets and bytes of a route, or of all routes to the same place, as [`Dataplane::stats_index`] has it.
+    pub fn route_count(&self, route: &Route) -> Count {
+        let index = self.stats_index(route);
+        match (&self.route_numbers, index) {
+            (_, None) => Count::default(),
+            (Some(numbers), Some(number)) => numbers.routes().counters().get(number),
+            (None, Some(adjacency)) => self.adjacencies.counters().get(adjacency),
+        }
     }
 
     /// The table that an interface is in.

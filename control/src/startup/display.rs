@@ -77,6 +77,9 @@ impl fmt::Display for StartupConfig {
                 Some(SocketName::Default) => stanza.flag("default", true),
                 Some(SocketName::At(path)) => stanza.value("socket-name", Some(path.display())),
             }
+            if name == "statseg" {
+                stanza.value("per-route-counters", self.per_route_counters.then_some("on"));
+            }
             stanza.finish(f)?;
         }
         let mut stanza = Stanza::new("prometheus");

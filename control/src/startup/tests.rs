@@ -20,7 +20,7 @@ fn a_whole_configuration() {
          cpu { main-core 1 corelist-workers 2-3,5 }\n\
          buffers { buffers-per-numa 16384 page-size 2M default data-size 2048 limit 65536 }\n\
          interface{default-rx-mode adaptive}socksvr { default }\n\
-         statseg { socket-name /run/wharf/stats.sock size 32M per-node-counters on }\nprometheus { listen 127.0.0.1:9482 }\napi-trace { on }\n\
+         statseg { socket-name /run/wharf/stats.sock size 32M per-node-counters on per-route-counters on }\nprometheus { listen 127.0.0.1:9482 }\napi-trace { on }\n\
          config { file /etc/wharf/config.toml journal /var/lib/wharf/journal }\n\
          l2fib { table-size 256M num-buckets 1000000 } l2learn { limit 500000 }\n\
          access { read-only-gid monitors read-only-gid 77 api-rate 0 api-request-size 65536 cli-clients 8 cli-request-size 4194304 }\n",
@@ -55,6 +55,7 @@ fn a_whole_configuration() {
             },
             socksvr: Some(SocketName::Default),
             statseg: Some(SocketName::At("/run/wharf/stats.sock".into())),
+            per_route_counters: true,
             prometheus: Some("127.0.0.1:9482".parse().unwrap()),
             api_trace: true,
             config_file: Some("/etc/wharf/config.toml".into()),
@@ -166,6 +167,7 @@ fn errors_have_a_place_and_say_what_was_expected() {
         ),
         ("buffers { page-size 3K }", "1:21: expected 4K, 2M, 1G, default or default-hugepage, got `3K'"),
         ("buffers { default size 1 }", "1:19: expected `data-size' after `default', got `size'"),
+        ("statseg { per-route-counters maybe }", "1:30: `per-route-counters' must be on or off, got `maybe'"),
         (
             "l2fib { num-buckets many }",
             "1:21: `num-buckets' must be a number such as 4096, 64K, 2M or 1G, at least 64 and at most 16777216, got `many'",
@@ -286,7 +288,7 @@ prop_compose! {
             Just(RxMode::Polling), Just(RxMode::Interrupt), Just(RxMode::Adaptive)
         ]),
         sockets in [of(socket()), of(socket())],
-        api_trace: bool,
+        flags: [bool; 2],
         port: Option<u16>,
         files in [of(path()), of(path())],
         names in prop::array::uniform4(prop::collection::vec("[^\"]{1,6}", 0..3)),
@@ -297,6 +299,8 @@ prop_compose! {
     ) -> StartupConfig {
         let [buffers_per_numa, limit, data_size] = counts;
         let [socksvr, statseg] = sockets;
+        let api_trace = flags[0];
+        let per_route_counters = flags[1] && statseg.is_some();
         let data_size = data_size.map(|size: u32| size.clamp(256, 65_024));
         let buffers = BuffersConfig { buffers_per_numa, limit, page_size, data_size };
         let prometheus = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
@@ -309,7 +313,7 @@ prop_compose! {
         let table_size = shift.map(|shift| 128 << shift);
         let l2fib = L2FibConfig { num_buckets: shift.map(|shift| 1 << shift), table_size, learn_limit };
         StartupConfig {
-            unix, cpu, buffers, default_rx_mode, l2fib, socksvr, statseg, prometheus, api_trace, access, config_file, journal,
+            unix, cpu, buffers, default_rx_mode, l2fib, socksvr, statseg, per_route_counters, prometheus, api_trace, access, config_file, journal,
         }
     }
 }

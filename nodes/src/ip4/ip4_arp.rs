@@ -116,7 +116,8 @@ impl Node for Ip4Arp {
         neighbours.values_mut().for_each(|waiting| waiting.packets = 0);
         held.retain(|_, since, p, _| {
             let fib = cx.tables().fib_index(p.rx());
-            let index = cx.tables().lookup(fib, p.header::<Ip4Header>().dst.get());
+            let leaf = cx.tables().lookup(fib, p.header::<Ip4Header>().dst.get());
+            let index = cx.tables().resolve(leaf);
             match cx.tables().adjacency(index).map(|a| (a, a.kind)) {
                 Some((_, AdjacencyKind::Rewrite)) => Some(Disposition::Next(Next::Rewrite(index))),
                 Some((adjacency, AdjacencyKind::Arp)) if cx.now() - since < PATIENCE => {

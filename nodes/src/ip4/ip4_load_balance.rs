@@ -22,8 +22,8 @@ impl Node for Ip4LoadBalance {
     type Tables = Ip4Tables;
 
     #[inline(always)]
-    fn process(&mut self, cx: &Cx<'_, Self>, _: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
-        disposition(cx, index)
+    fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
+        disposition(cx, p, index)
     }
 
     fn trace(view: &TraceView<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,12 +4,13 @@
 //! Hands on: by the kind of the adjacency found: `ip4-rewrite`, `ip4-arp`, `ip4-local`, `ip4-punt`; without a route
 //! `ip4-icmp-error`, so that the sender is told.
 //! Drops: packets to a route that says so.
-//! Reads: [`Ip4Tables`]: the forwarding table of the receiving interface, and the adjacency.
+//! Reads: [`Ip4Tables`]: the forwarding table of the receiving interface, the adjacency, and which routes are counted one by one.
 //! CLI: `ip route add`, `show ip fib`.
 //! See: RFC 1812 section 5.2.4.
 
 use super::{
-    AdjIndex, AdjacencyKind, IcmpError, Ip4Arp, Ip4IcmpError, Ip4Local, Ip4Punt, Ip4Rewrite, Ip4Tables,
+    AdjIndex, AdjacencyKind, CountedRoutes, IcmpError, Ip4Arp, Ip4IcmpError, Ip4Local, Ip4Punt, Ip4Rewrite,
+    Ip4Tables,
 };
 use crate::wire::ip4::Ip4Header;
 use std::fmt;
@@ -50,22 +51,26 @@ error_counters! {
 }
 
 #[inline(always)]
-pub(super) fn disposition<N>(cx: &Cx<'_, N>, index: AdjIndex) -> Disposition<N>
+pub(super) fn disposition<N>(cx: &Cx<'_, N>, p: &PacketRef<'_>, leaf: AdjIndex) -> Disposition<N>
 where
     N: Node<Next = Next, Error = Error, Tables = Ip4Tables>,
 {
-    match cx.tables().adjacency(index).map(|a| a.kind) {
-        Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(index)),
-        other => unusual(cx, index, other),
+    match cx.tables().adjacency(leaf).map(|a| a.kind) {
+        Some(AdjacencyKind::Rewrite) => Disposition::Next(Next::Rewrite(leaf)),
+        _ => unusual(cx, p.len(), leaf),
     }
 }
 
 #[cold]
-fn unusual<N>(cx: &Cx<'_, N>, index: AdjIndex, kind: Option<AdjacencyKind>) -> Disposition<N>
+fn unusual<N>(cx: &Cx<'_, N>, len: u16, leaf: AdjIndex) -> Disposition<N>
 where
     N: Node<Next = Next, Error = Error, Tables = Ip4Tables>,
 {
-    match kind {
+    if let (Some(counted), Some(number)) = (&cx.tables().counted, CountedRoutes::number(leaf)) {
+        counted.counters().add(cx.worker(), number, 1, len.into());
+    }
+    let index = cx.tables().resolve(leaf);
+    match cx.tables().adjacency(index).map(|a| a.kind) {
         Some(AdjacencyKind::Rewrite | AdjacencyKind::PointToPoint) => Disposition::Next(Next::Rewrite(index)),
         Some(AdjacencyKind::Arp) => Disposition::Next(Next::Arp(index)),
         Some(AdjacencyKind::Local) => Disposition::Next(Next::Local(())),
@@ -103,7 +108,8 @@ impl Node for Ip4Lookup {
 
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, _: ()) -> Disposition<Self> {
         let fib_index = cx.tables().fib_index(p.rx());
-        disposition(cx, cx.tables().lookup(fib_index, p.header::<Ip4Header>().dst.get()))
+        let leaf = cx.tables().lookup(fib_index, p.header::<Ip4Header>().dst.get());
+        disposition(cx, p, leaf)
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! IPv4 forwarding, RFC 791 and RFC 1812.
 
+mod counted;
 mod ip4_arp;
 mod ip4_icmp_echo_request;
 mod ip4_icmp_error;
@@ -14,6 +15,7 @@ mod ip4_udp_lookup;
 mod tables;
 pub mod trace;
 
+pub use counted::CountedRoutes;
 pub use ip4_arp::{Ip4Arp, PENDING_PER_NEIGHBOUR};
 pub use ip4_icmp_echo_request::Ip4IcmpEchoRequest;
 pub use ip4_icmp_error::{IcmpError, Ip4IcmpError};

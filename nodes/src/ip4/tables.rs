@@ -1,5 +1,6 @@
 //! What the IPv4 nodes read: forwarding tables, adjacencies, addresses.
 
+use super::CountedRoutes;
 use crate::wire::ethernet::EthernetHeader;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use wharf_engine::counter::Combined;
 use wharf_engine::mtrie::Mtrie;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Index of an [`Adjacency`]; what a forwarding table's leaf holds. 0 is "no route".
+/// Index of an [`Adjacency`]; what a forwarding table's leaf holds, but for [`CountedRoutes`]. 0 is "no route".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct AdjIndex(pub u32);
@@ -80,6 +81,8 @@ pub struct Ip4Tables {
     pub interfaces: Vec<Ip4Interface>,
     /// Multicast groups, and the interfaces on which packets to them are for us; sorted.
     pub groups: Vec<(u32, SwIfIndex)>,
+    /// The routes that are counted one by one; `None` if none is.
+    pub counted: Option<Arc<CountedRoutes>>,
 }
 
 impl Default for Ip4Tables {
@@ -90,6 +93,7 @@ impl Default for Ip4Tables {
             counters: Arc::new(Combined::new(0)),
             interfaces: Vec::new(),
             groups: Vec::new(),
+            counted: None,
         }
     }
 }
@@ -101,10 +105,15 @@ impl Ip4Tables {
         self.interfaces.get(rx.index()).map_or(0, |i| i.fib_index)
     }
 
-    /// The adjacency of `dst` in the forwarding table `fib_index`.
+    /// The leaf of `dst` in the forwarding table `fib_index`: an adjacency, or what [`Ip4Tables::resolve`] takes to one.
     #[inline(always)]
     pub fn lookup(&self, fib_index: u32, dst: u32) -> AdjIndex {
         self.fibs.get(fib_index as usize).map_or(AdjIndex::NO_ROUTE, |fib| AdjIndex(fib.lookup(dst)))
+    }
+
+    /// The adjacency that a leaf leads to.
+    pub fn resolve(&self, leaf: AdjIndex) -> AdjIndex {
+        self.counted.as_ref().map_or(leaf, |counted| counted.resolve(leaf))
     }
 
     /// One adjacency.

@@ -166,6 +166,7 @@ pub(crate) fn bridge(workers: usize) -> Harness {
         counters,
         interfaces: ip4,
         groups: Vec::new(),
+        counted: None,
     });
     let vxlan = node(&h, "vxlan4-input");
     h.engine.tables::<UdpTables>().publish(UdpTables { nodes: vec![(4789, vxlan)] });

@@ -134,6 +134,7 @@ impl Router {
             adjacencies,
             counters,
             groups: Vec::new(),
+            counted: None,
             interfaces: vec![
                 Ip4Interface::default(),
                 interface(1),

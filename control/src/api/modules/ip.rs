@@ -172,21 +172,21 @@ pub(super) fn handlers(list: &mut Handlers) {
     });
     list.pages(|cx, m: &IpRouteDump, at| {
         route_page(cx, &m.table, at, |table, prefix, route| IpRouteDetails {
-            route: view(table, prefix, route),
+            route: view(cx, table, prefix, route),
         })
     });
     list.pages(|cx, m: &IpRouteV2Dump, at| {
         route_page(cx, &m.table, at, |table, prefix, route| IpRouteV2Details {
-            route: view2(table, prefix, route),
+            route: view2(cx, table, prefix, route),
         })
     });
     list.call(|cx, m: IpRouteLookup| {
         lookup(cx, m.table_id, m.exact != 0, &m.prefix)
-            .map(|(prefix, route)| IpRouteLookupReply { route: view(m.table_id, prefix, &route) })
+            .map(|(prefix, route)| IpRouteLookupReply { route: view(cx, m.table_id, prefix, &route) })
     });
     list.call(|cx, m: IpRouteLookupV2| {
         lookup(cx, m.table_id, m.exact != 0, &m.prefix)
-            .map(|(prefix, route)| IpRouteLookupV2Reply { route: view2(m.table_id, prefix, &route) })
+            .map(|(prefix, route)| IpRouteLookupV2Reply { route: view2(cx, m.table_id, prefix, &route) })
     });
     list.dump(address_dump);
     list.dump(dump);
@@ -286,12 +286,16 @@ fn route_add_del(
         let route = fib(cx, table)?.routes().get(prefix);
         Ok(route.and_then(|route| route.ways().find(|way| way.source == RouteSource::Cli).copied()))
     };
+    let stats_index = |cx: &Cx<'_>| -> Result<u32, ApiError> {
+        let route = fib(cx, table)?.routes().get(prefix);
+        Ok(route.and_then(|route| cx.dp.stats_index(route)).unwrap_or(u32::MAX))
+    };
     let before = own(cx)?;
     if !is_add {
         // Without a path, and with the path that it has, the route goes; what is not there is gone already.
         let Some(before) = before else { return Ok(u32::MAX) };
         if is_multipath && !paths.is_empty() && !paths.iter().any(|p| via(cx, table, p) == Ok(before.via)) {
-            return Ok(before.adjacency);
+            return stats_index(cx);
         }
         cx.dp.delete_route(table, prefix, RouteSource::Cli)?;
         return Ok(u32::MAX);
@@ -305,7 +309,7 @@ fn route_add_del(
         return Err(ApiError::UNIMPLEMENTED);
     }
     cx.dp.add_route(table, prefix, RouteSource::Cli, via)?;
-    Ok(own(cx)?.map_or(u32::MAX, |way| way.adjacency))
+    stats_index(cx)
 }
 
 fn path(way: &Way) -> FibPath {
@@ -324,19 +328,19 @@ fn path(way: &Way) -> FibPath {
     }
 }
 
-fn view(table_id: u32, prefix: Ip4Prefix, route: &Route) -> IpRoute {
+fn view(cx: &Cx<'_>, table_id: u32, prefix: Ip4Prefix, route: &Route) -> IpRoute {
     let best = route.best();
     IpRoute {
         table_id,
-        stats_index: best.adjacency,
+        stats_index: cx.dp.stats_index(route).unwrap_or(u32::MAX),
         prefix: prefix.into(),
         paths: vec![path(best)],
         ..IpRoute::default()
     }
 }
 
-fn view2(table_id: u32, prefix: Ip4Prefix, route: &Route) -> IpRouteV2 {
-    let IpRoute { stats_index, prefix, paths, .. } = view(table_id, prefix, route);
+fn view2(cx: &Cx<'_>, table_id: u32, prefix: Ip4Prefix, route: &Route) -> IpRouteV2 {
+    let IpRoute { stats_index, prefix, paths, .. } = view(cx, table_id, prefix, route);
     IpRouteV2 { table_id, stats_index, prefix, paths, ..IpRouteV2::default() }
 }
 
