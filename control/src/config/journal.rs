@@ -111,8 +111,35 @@ struct Shared {
     len: u64,
     /// How long it was when all of it was one record.
     short: u64,
+    /// What is about to take its name, and is written to as well: a rename can wait for the disk, and who has a record for many milliseconds.
+    next: Option<Next>,
     /// Since when a record could not be written: what follows would be read without it. And when to try again.
     broken: Option<Instant>,
+}
+
+/// A shorter journal that says the same.
+#[derive(Debug)]
+struct Next {
+    file: File,
+    len: u64,
+}
+
+impl Shared {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        self.file.write_all(line)?;
+        if let Some(next) = &mut self.next {
+            next.file.write_all(line)?;
+            next.len += line.len() as u64;
+        }
+        self.len += line.len() as u64;
+        Ok(())
+    }
+
+    /// Takes away what a failed [`Shared::write`] has left: a part of a line would hide those behind it.
+    fn cut(&self) -> io::Result<()> {
+        self.next.as_ref().map_or(Ok(()), |next| next.file.set_len(next.len))?;
+        self.file.set_len(self.len)
+    }
 }
 
 /// A journal that is written to.
@@ -163,7 +190,7 @@ impl Journal {
         let line = document_line(document)?;
         let file = file::replace(path, &line)?;
         let len = line.len() as u64;
-        let shared = Arc::new(Mutex::new(Shared { file, len, short: len, broken: None }));
+        let shared = Arc::new(Mutex::new(Shared { file, len, short: len, next: None, broken: None }));
         let (wake, woken) = sync_channel(1);
         let (path, theirs) = (path.to_owned(), Arc::clone(&shared));
         let at = path.clone();
@@ -188,21 +215,17 @@ impl Journal {
             (None, None) => return,
             (None, Some(line)) => line.0,
         };
-        let written = line.and_then(|line| shared.file.write_all(&line).map(|()| line.len()));
-        match written {
-            Ok(len) => {
+        match line.and_then(|line| shared.write(&line)) {
+            Ok(()) => {
                 if shared.broken.take().is_some() {
                     tracing::info!("{}: written again, all is in it", self.path.display());
                 }
-                shared.len += len as u64;
             }
             Err(error) => {
                 if shared.broken.replace(now + AGAIN).is_none() {
                     tracing::error!("{}: {error}: changes are not recorded", self.path.display());
                 }
-                // A part of a line would hide those behind it.
-                let cut = shared.file.set_len(shared.len);
-                cut.unwrap_or_else(|error| tracing::error!("{}: {error}", self.path.display()));
+                shared.cut().unwrap_or_else(|error| tracing::error!("{}: {error}", self.path.display()));
                 return;
             }
         }
@@ -266,18 +289,31 @@ fn shorten(path: &Path, shared: &Mutex<Shared>, len: u64) -> io::Result<()> {
     let document = document.ok_or_else(|| io::Error::other("it is not as it was written"))?;
     let line = document_line(&document)?;
     let mut new = file::New::create(path, &line)?;
-    // What came meanwhile goes behind: much of it now, and the rest while nothing more may come.
+    // What comes meanwhile goes behind: most of it now, and the rest while nothing more may come.
     let mut old = File::open(path)?;
     old.seek(SeekFrom::Start(len))?;
-    let most = lock(shared).len.saturating_sub(len);
-    io::copy(&mut (&mut old).take(most), &mut new.file)?;
-    new.file.sync_data()?;
+    let mut behind = 0;
+    for last in [false, false, true] {
+        let locked = lock(shared);
+        let most = locked.len.saturating_sub(len + behind);
+        let locked = last.then_some(locked);
+        io::copy(&mut (&mut old).take(most), &mut new.file)?;
+        behind += most;
+        match locked {
+            None => new.file.sync_data()?,
+            Some(mut shared) => {
+                let next = Next { file: new.file.try_clone()?, len: line.len() as u64 + behind };
+                shared.next = Some(next);
+            }
+        }
+    }
+    let renamed = new.rename(path);
     let mut shared = lock(shared);
-    let rest = shared.len.saturating_sub(len + most);
-    io::copy(&mut (&mut old).take(rest), &mut new.file)?;
-    let file = new.rename(path)?;
-    (shared.short, shared.len) = (line.len() as u64, line.len() as u64 + most + rest);
-    shared.file = file.try_clone()?;
+    let next = shared.next.take();
+    let file = renamed?;
+    if let Some(next) = next {
+        (shared.file, shared.len, shared.short) = (next.file, next.len, line.len() as u64);
+    }
     drop(shared);
     file::sync_directory(path);
     file.sync_data()
