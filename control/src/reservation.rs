@@ -46,9 +46,7 @@ impl Dataplane {
     pub(crate) fn release(&mut self, line: Option<journal::Line>) {
         self.reservation.held = false;
         self.reservation.changes.clear();
-        if let Some(journal) = &self.journal {
-            journal.append(line, || self.config());
-        }
+        self.write_journal(line);
         if let Some(api) = self.reservation.api.take() {
             api.wake();
             self.waker.wake();

@@ -178,7 +178,7 @@ impl Connection {
                 break;
             }
             let large = matches!(self.pending, Pending::Rest(_));
-            if (turn % BATCH == BATCH - 1 || large) && Instant::now() >= until {
+            if (turn % BATCH == BATCH - 1 || large) && Instant::now() + dp.changes.debt() >= until {
                 again = true;
                 break;
             }

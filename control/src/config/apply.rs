@@ -153,8 +153,14 @@ impl Dataplane {
             return;
         }
         let line = Line::of(self.take_changes());
-        if let Some(journal) = &self.journal {
+        self.write_journal(line);
+    }
+
+    /// Writes a line of the journal, if there is one.
+    pub(crate) fn write_journal(&mut self, line: Option<Line>) {
+        if let Some(mut journal) = self.journal.take() {
             journal.append(line, || self.config());
+            self.journal = Some(journal);
         }
     }
 

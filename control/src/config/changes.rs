@@ -8,6 +8,7 @@ use crate::ip4::NeighbourState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 use wharf_engine::SwIfIndex;
 use wharf_nodes::wire::{Ip4Prefix, MacAddress};
 
@@ -47,6 +48,11 @@ impl Changes {
         if self.on {
             self.touched.insert(object);
         }
+    }
+
+    /// How long it will take to record what was touched, about: who has a slice of time is to count it in.
+    pub(crate) fn debt(&self) -> Duration {
+        Duration::from_nanos(600) * self.touched.len() as u32
     }
 
     pub(crate) fn gone(&mut self, name: &str) {

@@ -5,23 +5,22 @@
 //! lines up to the first that is torn or not what its sum says.
 //!
 //! A record is written, in one call of the system, before the command or message is answered: it survives the death of the process. A thread
-//! has the disk take it soon after, so that nothing waits for the disk; it also makes a long journal short: it reads the file, and
-//! replaces it by one record of all that it says.
+//! has the disk take it soon after, so that nothing waits for the disk; it also makes a long journal short (`shorten.rs`).
 
 use super::changes::Change;
 use super::document::Document;
 use super::file;
+use super::shorten::{News, Short, Tender};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A journal is not shortened below this.
-const LONG: u64 = 4 << 20;
 /// After a record that could not be written, the next attempt is so much later.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -55,7 +54,7 @@ impl Line {
     }
 }
 
-fn document_line(document: &Document) -> io::Result<Vec<u8>> {
+pub(super) fn document_line(document: &Document) -> io::Result<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "kebab-case")]
     enum Borrowed<'a> {
@@ -105,54 +104,43 @@ pub fn replay(bytes: &[u8]) -> Replayed {
     replayed
 }
 
-#[derive(Debug)]
-struct Shared {
-    file: File,
-    len: u64,
-    /// How long it was when all of it was one record.
-    short: u64,
-    /// What is about to take its name, and is written to as well: a rename can wait for the disk, and who has a record for many milliseconds.
-    next: Option<Next>,
-    /// Since when a record could not be written: what follows would be read without it. And when to try again.
-    broken: Option<Instant>,
-}
-
-/// A shorter journal that says the same.
-#[derive(Debug)]
-struct Next {
-    file: File,
-    len: u64,
-}
-
-impl Shared {
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        self.file.write_all(line)?;
-        if let Some(next) = &mut self.next {
-            next.file.write_all(line)?;
-            next.len += line.len() as u64;
-        }
-        self.len += line.len() as u64;
-        Ok(())
-    }
-
-    /// Takes away what a failed [`Shared::write`] has left: a part of a line would hide those behind it.
-    fn cut(&self) -> io::Result<()> {
-        self.next.as_ref().map_or(Ok(()), |next| next.file.set_len(next.len))?;
-        self.file.set_len(self.len)
-    }
-}
-
 /// A journal that is written to.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    shared: Arc<Mutex<Shared>>,
-    wake: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// What is written to.
+    now: Target,
+    /// A shorter journal that says the same, and is about to take its name: written to as well.
+    next: Option<Target>,
+    /// Since when a record could not be written: what follows would be read without it. And when to try again.
+    broken: Option<Instant>,
+    /// The length, for the thread.
+    written: Arc<AtomicU64>,
+    news: Receiver<News>,
+    /// To the thread: `None` when it is to end.
+    thread: Option<Thread>,
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+/// A file, and its length as far as it is whole.
+#[derive(Debug)]
+struct Target {
+    file: File,
+    len: u64,
+}
+
+#[derive(Debug)]
+struct Thread {
+    wake: SyncSender<()>,
+    answers: Sender<bool>,
+    handle: JoinHandle<()>,
+}
+
+impl Target {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        self.file.write_all(line)?;
+        self.len += line.len() as u64;
+        Ok(())
+    }
 }
 
 impl Journal {
@@ -190,13 +178,29 @@ impl Journal {
         let line = document_line(document)?;
         let file = file::replace(path, &line)?;
         let len = line.len() as u64;
-        let shared = Arc::new(Mutex::new(Shared { file, len, short: len, next: None, broken: None }));
         let (wake, woken) = sync_channel(1);
-        let (path, theirs) = (path.to_owned(), Arc::clone(&shared));
-        let at = path.clone();
-        let thread =
-            std::thread::Builder::new().name("journal".into()).spawn(move || tend(&at, &theirs, &woken))?;
-        Ok(Journal { path, shared, wake: Some(wake), thread: Some(thread) })
+        let (theirs, news) = channel();
+        let (answers, answered) = channel();
+        let written = Arc::new(AtomicU64::new(len));
+        let tender = Tender {
+            path: path.to_owned(),
+            file: file.try_clone()?,
+            short: len,
+            written: Arc::clone(&written),
+            woken,
+            news: theirs,
+            answers: answered,
+        };
+        let handle = std::thread::Builder::new().name("journal".into()).spawn(move || tender.run())?;
+        Ok(Journal {
+            path: path.to_owned(),
+            now: Target { file, len },
+            next: None,
+            broken: None,
+            written,
+            news,
+            thread: Some(Thread { wake, answers, handle }),
+        })
     }
 
     /// Where it is.
@@ -206,44 +210,87 @@ impl Journal {
 
     /// Writes a record of changes, if there is one. `all` makes the document of what there is: after a record that could not be
     /// written, one of everything follows as soon as that can be.
-    pub(crate) fn append(&self, line: Option<Line>, all: impl FnOnce() -> Document) {
-        let mut shared = lock(&self.shared);
+    pub(crate) fn append(&mut self, line: Option<Line>, all: impl FnOnce() -> Document) {
+        self.listen();
         let now = Instant::now();
-        let line = match (shared.broken, line) {
+        let line = match (self.broken, line) {
             (Some(again), _) if now < again => return,
             (Some(_), _) => document_line(&all()),
             (None, None) => return,
             (None, Some(line)) => line.0,
         };
-        match line.and_then(|line| shared.write(&line)) {
+        let mut targets = std::iter::once(&mut self.now).chain(&mut self.next);
+        match line.and_then(|line| targets.try_for_each(|target| target.write(&line))) {
             Ok(()) => {
-                if shared.broken.take().is_some() {
+                if self.broken.take().is_some() {
                     tracing::info!("{}: written again, all is in it", self.path.display());
                 }
             }
             Err(error) => {
-                if shared.broken.replace(now + AGAIN).is_none() {
+                if self.broken.replace(now + AGAIN).is_none() {
                     tracing::error!("{}: {error}: changes are not recorded", self.path.display());
                 }
-                shared.cut().unwrap_or_else(|error| tracing::error!("{}: {error}", self.path.display()));
+                // A part of a line would hide those behind it.
+                for target in std::iter::once(&self.now).chain(&self.next) {
+                    let cut = target.file.set_len(target.len);
+                    cut.unwrap_or_else(|error| tracing::error!("{}: {error}", self.path.display()));
+                }
                 return;
             }
         }
-        drop(shared);
-        if let Some(wake) = &self.wake {
+        self.written.store(self.now.len, Ordering::Release);
+        if let Some(thread) = &self.thread {
             // One that it has not seen yet is as good.
-            let _ = wake.try_send(());
+            let _ = thread.wake.try_send(());
+        }
+    }
+
+    /// Does what the thread waits for.
+    fn listen(&mut self) {
+        while let Ok(news) = self.news.try_recv() {
+            let done = match news {
+                News::Short(short) => self.take_up(short),
+                News::Named(named) => {
+                    if let Some(next) = self.next.take().filter(|_| named) {
+                        self.now = next;
+                        self.written.store(self.now.len, Ordering::Release);
+                    }
+                    true
+                }
+            };
+            if let Some(thread) = &self.thread {
+                let _ = thread.answers.send(done);
+            }
+        }
+    }
+
+    /// Writes to a shorter journal as well from now on, once it has what came since it was made. Whether that was possible.
+    fn take_up(&mut self, mut short: Short) -> bool {
+        let rest = self.now.len.saturating_sub(short.upto);
+        match io::copy(&mut (&mut short.old).take(rest), &mut short.file) {
+            Ok(copied) if copied == rest => {
+                self.next = Some(Target { file: short.file, len: short.len + rest });
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::error!("{} cannot be made shorter: {error}", self.path.display());
+                false
+            }
         }
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.wake = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(Thread { wake, answers, handle }) = self.thread.take() {
+            // Both: it may wait for either.
+            drop((wake, answers));
+            let _ = handle.join();
         }
-        let _ = lock(&self.shared).file.sync_data();
+        for target in std::iter::once(&self.now).chain(&self.next) {
+            let _ = target.file.sync_data();
+        }
     }
 }
 
@@ -257,64 +304,4 @@ pub(super) fn keep(path: &Path, why: &str) -> io::Result<()> {
     file::replace(Path::new(&name), &bytes)?;
     tracing::warn!("{}: the old journal is kept as {}", path.display(), Path::new(&name).display());
     Ok(())
-}
-
-/// The thread: has the disk take what was written, and makes a long journal short.
-fn tend(path: &Path, shared: &Mutex<Shared>, woken: &Receiver<()>) {
-    while woken.recv().is_ok() {
-        let (file, len, short) = {
-            let shared = lock(shared);
-            (shared.file.try_clone(), shared.len, shared.short)
-        };
-        if let Err(error) = file.and_then(|file| file.sync_data()) {
-            tracing::error!("{}: {error}", path.display());
-        }
-        if len > LONG.max(2 * short)
-            && let Err(error) = shorten(path, shared, len)
-        {
-            tracing::error!("{} cannot be made shorter: {error}", path.display());
-            // Not at once again.
-            lock(shared).short = len;
-        }
-    }
-}
-
-/// Replaces the first `len` bytes, which are whole records, by one.
-fn shorten(path: &Path, shared: &Mutex<Shared>, len: u64) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(len).read_to_end(&mut bytes)?;
-    let replayed = replay(&bytes);
-    drop(bytes);
-    let document = replayed.document.filter(|_| replayed.len as u64 == len);
-    let document = document.ok_or_else(|| io::Error::other("it is not as it was written"))?;
-    let line = document_line(&document)?;
-    let mut new = file::New::create(path, &line)?;
-    // What comes meanwhile goes behind: most of it now, and the rest while nothing more may come.
-    let mut old = File::open(path)?;
-    old.seek(SeekFrom::Start(len))?;
-    let mut behind = 0;
-    for last in [false, false, true] {
-        let locked = lock(shared);
-        let most = locked.len.saturating_sub(len + behind);
-        let locked = last.then_some(locked);
-        io::copy(&mut (&mut old).take(most), &mut new.file)?;
-        behind += most;
-        match locked {
-            None => new.file.sync_data()?,
-            Some(mut shared) => {
-                let next = Next { file: new.file.try_clone()?, len: line.len() as u64 + behind };
-                shared.next = Some(next);
-            }
-        }
-    }
-    let renamed = new.rename(path);
-    let mut shared = lock(shared);
-    let next = shared.next.take();
-    let file = renamed?;
-    if let Some(next) = next {
-        (shared.file, shared.len, shared.short) = (next.file, next.len, line.len() as u64);
-    }
-    drop(shared);
-    file::sync_directory(path);
-    file.sync_data()
 }

@@ -16,6 +16,7 @@ pub mod journal;
 mod journal_tests;
 mod plan;
 mod run;
+mod shorten;
 mod step;
 #[cfg(test)]
 pub(crate) mod tests;
