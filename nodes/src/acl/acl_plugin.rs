@@ -358,7 +358,7 @@ impl<P: Place> Node for AclPlugin<P> {
             if P::fields(p, acl, &mut f) == Kind::Ip
                 && let Some(key) = SessionKey::new(&f, interface, Self::OUTPUT)
             {
-                self.ahead.ask(sessions, &key);
+                self.ahead.ask(sessions, &key, Ticks::of(cx.now()));
             }
         }
     }

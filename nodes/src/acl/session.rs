@@ -124,7 +124,7 @@ pub struct State(pub(super) u64);
 /// The TCP flags that say something of a connection's state.
 const STATE_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
 /// Ticks by which the time of the last packet may be too early, about a second.
-const GRAIN: u32 = 8;
+pub(super) const GRAIN: u32 = 8;
 const OPEN: u64 = (TcpFlags::SYN.0 | TcpFlags::ACK.0) as u64;
 
 impl State {

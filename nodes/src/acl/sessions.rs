@@ -7,11 +7,12 @@
 //! Fairness: each interface has a share. Who needs room takes what has expired, then the oldest session of its *own* interface, half-open ones
 //! first; never another interface's. So a flood costs the sessions of the interface that it comes in at.
 
+use super::session::GRAIN;
 pub use super::session::{EPOCHS, Opener, SessionKey, State, Ticks, Timeouts};
 use crate::wire::ip4::IpProtocol;
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use wharf_engine::{SwIfIndex, mapping};
 use zerocopy::{FromZeros, KnownLayout};
 
@@ -23,8 +24,6 @@ const MAX_OWNERS: usize = 1 << 16;
 /// Other buckets where an interface beyond its share looks for a session of its own to give up.
 const HUNT: u64 = 8;
 
-/// Whether a session is half-open, and its age: the greatest is missed least. And its slot.
-type Victim = ((bool, u32), usize);
 /// Buckets of a part, see [`SessionTable::sweep`].
 const PART: usize = 256;
 
@@ -35,6 +34,45 @@ struct Bucket {
     lock: AtomicU32,
     /// Bits of the hash; 0 is free.
     tags: [AtomicU32; WAYS],
+    /// What the record's state was, no longer ago than it opened or closed its connection: see [`Hint`].
+    hints: [AtomicU16; WAYS],
+    /// The lower bits of who has it.
+    owners: [AtomicU8; WAYS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// A state in two bytes, so that who needs room looks at one line, and then at the record of the one that is to go: the half-open one, else the one that
+/// was silent for longest. Packets that only come again do not change it, so a session can be younger than it says, never older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hint(u16);
+
+impl Hint {
+    const ESTABLISHED: u16 = 1 << 15;
+    /// Of ticks, in a unit of time.
+    const SHIFT: u32 = GRAIN.ilog2();
+
+    fn of(state: State) -> Hint {
+        let time = (state.last().0 >> Hint::SHIFT) as u16 & !Hint::ESTABLISHED;
+        Hint(time | if state.is_established() { Hint::ESTABLISHED } else { 0 })
+    }
+
+    /// In a rank: half-open.
+    const HALF_OPEN: u32 = 1 << 15;
+
+    /// How long it was silent at most, and above that whether it is half-open: the greatest is missed least.
+    #[inline(always)]
+    fn rank(self, now: Ticks) -> u32 {
+        let age = ((now.0 >> Hint::SHIFT) as u16).wrapping_sub(self.0) & !Hint::ESTABLISHED;
+        // Another worker's time may be ahead.
+        let age = if age > Hint::ESTABLISHED - 256 { 0 } else { age };
+        u32::from(age) | (u32::from(!self.0) & Hint::HALF_OPEN)
+    }
+
+    /// How long it was silent at most.
+    fn age(self, now: Ticks) -> u32 {
+        self.rank(now) & !Hint::HALF_OPEN
+    }
 }
 
 impl Bucket {
@@ -43,6 +81,42 @@ impl Bucket {
     fn hits(&self, tag: u32) -> u32 {
         let hit = |way: usize| u32::from(self.tags[way].load(Ordering::Relaxed) == tag) << way;
         (0..WAYS).fold(0, |hits, way| hits | hit(way))
+    }
+
+    /// A bit for each way that is free.
+    #[inline(always)]
+    fn free(&self) -> u32 {
+        self.hits(0)
+    }
+
+    /// The way of an interface that is missed least, by its hint, and what is said of it there. Not of the ways `not`.
+    #[inline(always)]
+    fn least(&self, owner: SwIfIndex, not: u32, now: Ticks) -> Option<Least> {
+        // By columns, for the processor's wide instructions.
+        let used = self.tags.each_ref().map(|tag| u32::from(tag.load(Ordering::Relaxed) != 0));
+        let own = self.owners.each_ref().map(|of| u32::from(of.load(Ordering::Relaxed) == owner.0 as u8));
+        let hints = self.hints.each_ref().map(|hint| hint.load(Ordering::Relaxed));
+        let mut best = 0;
+        for way in 0..WAYS {
+            let counts = used[way] & own[way] & !(not >> way);
+            let rank = Hint(hints[way]).rank(now) << 3 | way as u32 | 1 << 31;
+            best = best.max(rank & counts.wrapping_neg());
+        }
+        (best != 0).then_some(Least(best & !(1 << 31)))
+    }
+}
+
+/// [`Hint::rank`] and way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Least(u32);
+
+impl Least {
+    fn way(self) -> usize {
+        self.0 as usize % WAYS
+    }
+
+    fn is_half_open(self) -> bool {
+        self.0 >> 3 & Hint::HALF_OPEN != 0
     }
 }
 
@@ -103,12 +177,12 @@ pub(super) struct Ahead {
 impl Ahead {
     /// A packet of this key will be looked up.
     #[inline(always)]
-    pub(super) fn ask(&self, sessions: &SessionTable, key: &SessionKey) {
+    pub(super) fn ask(&self, sessions: &SessionTable, key: &SessionKey, now: Ticks) {
         let hash = sessions.hash(key);
         sessions.prefetch_bucket(hash);
         let at = self.at.get();
         self.at.set(at.wrapping_add(1));
-        sessions.prefetch_record(self.hashes[at % 4].replace(hash));
+        sessions.prefetch_record(self.hashes[at % 4].replace(hash), key.interface(), now);
     }
 }
 
@@ -231,13 +305,17 @@ impl SessionTable {
         }
     }
 
-    /// Asks the processor for the line that a lookup reads next, when the first has come.
+    /// Asks the processor for the line that a lookup reads next, when the first has come; of a session that is not there for what it takes to open it.
     #[inline(always)]
-    fn prefetch_record(&self, hash: u64) {
+    fn prefetch_record(&self, hash: u64, owner: SwIfIndex, now: Ticks) {
         let [first, second] = self.places(hash);
         let Some(set) = self.sets.get(first) else { return };
         match set.bucket.hits(Self::tag(hash)) {
-            0 => self.bucket(second).into_iter().for_each(|bucket| wharf_engine::prefetch(bucket)),
+            0 => {
+                self.bucket(second).into_iter().for_each(|bucket| wharf_engine::prefetch(bucket));
+                let way = set.bucket.least(owner, 0, now).map_or(0, Least::way);
+                wharf_engine::prefetch(&set.records[way]);
+            }
             hits => wharf_engine::prefetch(&set.records[hits.trailing_zeros() as usize % WAYS]),
         }
     }
@@ -289,8 +367,18 @@ impl SessionTable {
             && let Some(record) = self.record(found.slot)
         {
             // Fails when another worker saw a packet of the session, or it is gone: then this one does not matter.
-            let _ =
-                record.0[STATE].compare_exchange(found.state.0, new.0, Ordering::Relaxed, Ordering::Relaxed);
+            let (old, state) = (found.state, &record.0[STATE]);
+            let seen = state.compare_exchange(old.0, new.0, Ordering::Relaxed, Ordering::Relaxed);
+            if new.is_established() != old.is_established() && seen.is_ok() {
+                self.hint(found.slot, new);
+            }
+        }
+    }
+
+    #[cold]
+    fn hint(&self, slot: usize, state: State) {
+        if let Some(bucket) = self.bucket(slot / WAYS) {
+            bucket.hints[slot % WAYS].store(Hint::of(state).0, Ordering::Relaxed);
         }
     }
 
@@ -329,12 +417,18 @@ impl SessionTable {
         if self.find_in(first, tag, key).or_else(|| self.find_in(second, tag, key)).is_some() {
             return Opened::Known;
         }
+        let is_full = count.load(Ordering::Relaxed) >= share;
+        // The usual case of a flood, and one line to look at: a half-open session of the interface's own makes room.
+        if is_full && let Some(slot) = oldest_of([&a], owner, true, now, timeouts) {
+            self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
+            return Opened::Recycled;
+        }
         let mut recycled = Opened::New;
         let mut free = a.take_free();
         // Held, as the first is, until the session is written.
         let mut other = None;
         // The first bucket is the one that lookups read first; the second is for when that fills up.
-        if a.free() <= CROWDED || count.load(Ordering::Relaxed) >= share {
+        if a.free() <= CROWDED || is_full {
             let Some(b) = self.lock(second) else { return Opened::Busy };
             let b = &*other.insert(b);
             if b.free() > a.free() && a.free() <= CROWDED {
@@ -345,9 +439,8 @@ impl SessionTable {
             }
             if free.is_none() || count.load(Ordering::Relaxed) >= share {
                 recycled = Opened::Recycled;
-                let own = [&a, b].into_iter().filter_map(|l| l.oldest_of(owner, now, timeouts)).max();
-                match own {
-                    Some((_, here)) => free = Some(here),
+                match oldest_of([&a, b], owner, false, now, timeouts) {
+                    Some(here) => free = Some(here),
                     // There is room here, but not for this interface before one of its own has gone elsewhere.
                     None if free.is_some() && self.hunt(hash, owner, [first, second], now, timeouts) => {}
                     None => return Opened::Full,
@@ -366,8 +459,8 @@ impl SessionTable {
         (1..=HUNT).any(|step| {
             let at = ((hash >> 16).wrapping_add(step.wrapping_mul(0x9e37_79b9)) & self.mask) as usize;
             let locked = if not.contains(&at) { None } else { self.lock(at) };
-            let victim = locked.as_ref().and_then(|l| l.oldest_of(owner, now, timeouts));
-            victim.inspect(|(_, slot)| self.release(*slot)).is_some()
+            let victim = locked.as_ref().and_then(|l| oldest_of([l], owner, false, now, timeouts));
+            victim.inspect(|slot| self.release(*slot)).is_some()
         })
     }
 
@@ -375,10 +468,15 @@ impl SessionTable {
         let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
         };
+        // What was there is not what will be: readers look at the tag before and after.
+        bucket.tags[slot % WAYS].store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         let words = key.0.into_iter().chain([state.0, opener.bits()]);
         record.0.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
-        bucket.tags[slot % WAYS].store(tag, Ordering::Release);
+        let way = slot % WAYS;
+        bucket.hints[way].store(Hint::of(state).0, Ordering::Relaxed);
+        bucket.owners[way].store(key.interface().0 as u8, Ordering::Relaxed);
+        bucket.tags[way].store(tag, Ordering::Release);
     }
 
     /// Empties a slot whose bucket is locked.
@@ -471,16 +569,19 @@ struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    fn ways(&self, used: bool) -> impl Iterator<Item = usize> + '_ {
-        (0..WAYS).filter(move |way| (self.bucket.tags[*way].load(Ordering::Relaxed) != 0) == used)
+    /// The ways that are in use.
+    fn used(&self) -> impl Iterator<Item = usize> + use<> {
+        let used = !self.bucket.free();
+        (0..WAYS).filter(move |way| used >> way & 1 != 0)
     }
 
     fn free(&self) -> usize {
-        self.ways(false).count()
+        self.bucket.free().count_ones() as usize
     }
 
     fn take_free(&self) -> Option<usize> {
-        self.ways(false).next().map(|way| self.at * WAYS + way)
+        let free = self.bucket.free();
+        (free != 0).then(|| self.at * WAYS + free.trailing_zeros() as usize)
     }
 
     fn state(&self, way: usize) -> (SwIfIndex, bool, State) {
@@ -490,25 +591,56 @@ impl Locked<'_> {
         (SwIfIndex(word(5) as u32), is_tcp, State(word(STATE)))
     }
 
+    fn hint(&self, way: usize) -> Hint {
+        Hint(self.bucket.hints[way].load(Ordering::Relaxed))
+    }
+
     fn expired(&self, now: Ticks, timeouts: &Timeouts) -> Option<usize> {
+        let least = timeouts.udp_idle.min(timeouts.tcp_transient).min(timeouts.tcp_idle).0 >> Hint::SHIFT;
         let is_expired = |way: &usize| {
+            if self.hint(*way).age(now) < least {
+                return false;
+            }
             let (_, is_tcp, state) = self.state(*way);
             state.is_expired(is_tcp, now, timeouts)
         };
-        self.ways(true).find(is_expired).map(|way| self.at * WAYS + way)
+        self.used().find(is_expired).map(|way| self.at * WAYS + way)
     }
+}
 
-    /// The session that an interface misses least: half-open ones before established ones, then the oldest. An established one that has
-    /// not been silent for an eighth of its time is not given up at all.
-    fn oldest_of(&self, owner: SwIfIndex, now: Ticks, timeouts: &Timeouts) -> Option<Victim> {
-        let rank = |way: usize| {
-            let (of, _, state) = self.state(way);
-            let (age, is_open) = (now.0.saturating_sub(state.last().0), state.is_established());
-            let stays = is_open && age <= timeouts.tcp_idle.0 / 8;
-            (of == owner && !stays).then_some(((!is_open, age), self.at * WAYS + way))
-        };
-        self.ways(true).filter_map(rank).max()
+/// The session that an interface misses least: half-open ones before established ones, then the oldest. An established one that has
+/// not been silent for an eighth of its time is not given up at all, and none of them when it is to be `half_open`.
+#[inline(always)]
+fn oldest_of<const N: usize>(
+    buckets: [&Locked<'_>; N],
+    owner: SwIfIndex,
+    half_open: bool,
+    now: Ticks,
+    timeouts: &Timeouts,
+) -> Option<usize> {
+    // Ways of others, although the lower bits of who has them are the same.
+    let mut others = [0; N];
+    // Each look puts one hint right, or finds another's way.
+    for _ in 0..2 * WAYS * N {
+        let least = |at: usize| buckets[at].bucket.least(owner, others[at], now).map(|least| (least, at));
+        let (least, at) = (0..N).filter_map(least).max()?;
+        if half_open && !least.is_half_open() {
+            return None;
+        }
+        let (locked, way) = (buckets[at], least.way());
+        let (has, _, state) = locked.state(way);
+        let real = Hint::of(state);
+        if has != owner {
+            others[at] |= 1 << way;
+        } else if real.rank(now) == least.0 >> 3 {
+            let age = now.0.saturating_sub(state.last().0);
+            let stays = state.is_established() && age <= timeouts.tcp_idle.0 / 8;
+            return (!stays).then_some(locked.at * WAYS + way);
+        } else {
+            locked.bucket.hints[way].store(real.0, Ordering::Relaxed);
+        }
     }
+    None
 }
 
 impl Drop for Locked<'_> {
