@@ -442,7 +442,7 @@ impl Dataplane {
     }
 
     /// Tells the neighbours of an interface which addresses are at its MAC address, so that they forget an older one.
-    /// Loopbacks and packet generators have no neighbours that remember.
+    /// Loopbacks and packet generators have no neighbours that remember, and what is in IP mode has none at all.
     pub(crate) fn announce(&mut self, interface: SwIfIndex) {
         if let Some(waiting) = &mut self.waiting {
             waiting.announce.insert(interface);
@@ -450,7 +450,8 @@ impl Dataplane {
         }
         let Some(record) = self.interfaces.get(&interface) else { return };
         let up = record.admin_up && record.link_up;
-        let has_neighbours = matches!(record.kind, InterfaceKind::Memif | InterfaceKind::AfXdp);
+        let has_neighbours =
+            matches!(record.kind, InterfaceKind::Memif | InterfaceKind::AfXdp) && !record.point_to_point;
         if !up || !has_neighbours || record.addresses.is_empty() {
             return;
         }

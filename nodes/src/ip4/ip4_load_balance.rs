@@ -6,9 +6,9 @@
 //! Reads: [`Ip4Tables`].
 
 use super::ip4_lookup::{Error, Next, disposition};
-use super::{AdjIndex, Ip4Tables};
+use super::{AdjIndex, AdjacencyKind, Ip4Tables};
 use std::fmt;
-use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView};
+use wharf_engine::{Cx, Disposition, Node, PacketRef, TraceView, Way};
 
 /// See the module.
 #[derive(Debug)]
@@ -21,7 +21,16 @@ impl Node for Ip4LoadBalance {
     type Error = Error;
     type Tables = Ip4Tables;
 
+    const STRAIGHT: bool = true;
+
     #[inline(always)]
+    fn straight(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Option<Way<Self>> {
+        match cx.tables().adjacency(index)?.kind {
+            AdjacencyKind::Rewrite => Some(Way::next(p, Next::Rewrite(index))),
+            _ => None,
+        }
+    }
+
     fn process(&mut self, cx: &Cx<'_, Self>, p: &mut PacketRef<'_>, index: AdjIndex) -> Disposition<Self> {
         disposition(cx, p, index)
     }

@@ -50,7 +50,6 @@ error_counters! {
     }
 }
 
-#[inline(always)]
 pub(super) fn disposition<N>(cx: &Cx<'_, N>, p: &PacketRef<'_>, leaf: AdjIndex) -> Disposition<N>
 where
     N: Node<Next = Next, Error = Error, Tables = Ip4Tables>,
