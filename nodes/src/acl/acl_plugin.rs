@@ -232,8 +232,7 @@ impl<P: Place> AclPlugin<P> {
     }
 
     /// Opens a session; false when the interface has too many.
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn open(cx: &Cx<'_, Self>, key: Option<&SessionKey>, f: &Fields, opener: Opener) -> bool {
         let tables = cx.tables();
         // An echo reply that nobody asked for opens nothing.
@@ -279,7 +278,7 @@ impl<P: Place> AclPlugin<P> {
     }
 
     /// [`AclPlugin::by_rules`], compiled out of the way of packets of sessions.
-    #[inline(never)]
+    #[inline(always)]
     fn by_rules_apart(
         &mut self,
         cx: &Cx<'_, Self>,

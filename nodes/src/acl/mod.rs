@@ -10,6 +10,7 @@ mod macip;
 pub mod packet;
 pub mod rule;
 mod session;
+mod session_bucket;
 pub mod sessions;
 mod tables;
 mod verdicts;

@@ -7,16 +7,15 @@
 //! Fairness: each interface has a share. Who needs room takes what has expired, then the oldest session of its *own* interface, half-open ones
 //! first; never another interface's. So a flood costs the sessions of the interface that it comes in at.
 
-use super::session::GRAIN;
 pub use super::session::{EPOCHS, Opener, SessionKey, State, Ticks, Timeouts};
+use super::session_bucket::{Bucket, Hint, Least, WAYS};
 use crate::wire::ip4::IpProtocol;
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use wharf_engine::{SwIfIndex, mapping};
 use zerocopy::{FromZeros, KnownLayout};
 
-const WAYS: usize = 8;
 /// Free ways of a bucket from which on new sessions may be put into another.
 const CROWDED: usize = 3;
 /// Interfaces that can have sessions: those with a lower index.
@@ -26,99 +25,6 @@ const HUNT: u64 = 8;
 
 /// Buckets of a part, see [`SessionTable::sweep`].
 const PART: usize = 256;
-
-#[derive(FromZeros, KnownLayout)]
-#[repr(C, align(64))]
-struct Bucket {
-    /// 1 while a writer is here.
-    lock: AtomicU32,
-    /// Bits of the hash; 0 is free.
-    tags: [AtomicU32; WAYS],
-    /// What the record's state was, no longer ago than it opened or closed its connection: see [`Hint`].
-    hints: [AtomicU16; WAYS],
-    /// The lower bits of who has it.
-    owners: [AtomicU8; WAYS],
-}
-
-const _: () = assert!(size_of::<Bucket>() == 64);
-
-/// A state in two bytes, so that who needs room looks at one line, and then at the record of the one that is to go: the half-open one, else the one that
-/// was silent for longest. Packets that only come again do not change it, so a session can be younger than it says, never older.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hint(u16);
-
-impl Hint {
-    const ESTABLISHED: u16 = 1 << 15;
-    /// Of ticks, in a unit of time.
-    const SHIFT: u32 = GRAIN.ilog2();
-
-    fn of(state: State) -> Hint {
-        let time = (state.last().0 >> Hint::SHIFT) as u16 & !Hint::ESTABLISHED;
-        Hint(time | if state.is_established() { Hint::ESTABLISHED } else { 0 })
-    }
-
-    /// In a rank: half-open.
-    const HALF_OPEN: u32 = 1 << 15;
-
-    /// How long it was silent at most, and above that whether it is half-open: the greatest is missed least.
-    #[inline(always)]
-    fn rank(self, now: Ticks) -> u32 {
-        let age = ((now.0 >> Hint::SHIFT) as u16).wrapping_sub(self.0) & !Hint::ESTABLISHED;
-        // Another worker's time may be ahead.
-        let age = if age > Hint::ESTABLISHED - 256 { 0 } else { age };
-        u32::from(age) | (u32::from(!self.0) & Hint::HALF_OPEN)
-    }
-
-    /// How long it was silent at most.
-    fn age(self, now: Ticks) -> u32 {
-        self.rank(now) & !Hint::HALF_OPEN
-    }
-}
-
-impl Bucket {
-    /// A bit for each way that has the tag.
-    #[inline(always)]
-    fn hits(&self, tag: u32) -> u32 {
-        let hit = |way: usize| u32::from(self.tags[way].load(Ordering::Relaxed) == tag) << way;
-        (0..WAYS).fold(0, |hits, way| hits | hit(way))
-    }
-
-    /// A bit for each way that is free.
-    #[inline(always)]
-    fn free(&self) -> u32 {
-        self.hits(0)
-    }
-
-    /// The way of an interface that is missed least, by its hint, and what is said of it there. Not of the ways `not`.
-    #[inline(always)]
-    fn least(&self, owner: SwIfIndex, not: u32, now: Ticks) -> Option<Least> {
-        // By columns, for the processor's wide instructions.
-        let used = self.tags.each_ref().map(|tag| u32::from(tag.load(Ordering::Relaxed) != 0));
-        let own = self.owners.each_ref().map(|of| u32::from(of.load(Ordering::Relaxed) == owner.0 as u8));
-        let hints = self.hints.each_ref().map(|hint| hint.load(Ordering::Relaxed));
-        let mut best = 0;
-        for way in 0..WAYS {
-            let counts = used[way] & own[way] & !(not >> way);
-            let rank = Hint(hints[way]).rank(now) << 3 | way as u32 | 1 << 31;
-            best = best.max(rank & counts.wrapping_neg());
-        }
-        (best != 0).then_some(Least(best & !(1 << 31)))
-    }
-}
-
-/// [`Hint::rank`] and way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Least(u32);
-
-impl Least {
-    fn way(self) -> usize {
-        self.0 as usize % WAYS
-    }
-
-    fn is_half_open(self) -> bool {
-        self.0 >> 3 & Hint::HALF_OPEN != 0
-    }
-}
 
 /// Key, [`State`], [`Opener`].
 #[derive(FromZeros, KnownLayout)]
@@ -397,7 +303,7 @@ impl SessionTable {
     }
 
     /// Opens a session for an interface whose share is `share`.
-    #[inline(never)]
+    #[inline(always)]
     pub fn open(
         &self,
         key: &SessionKey,
@@ -419,7 +325,7 @@ impl SessionTable {
         }
         let is_full = count.load(Ordering::Relaxed) >= share;
         // The usual case of a flood, and one line to look at: a half-open session of the interface's own makes room.
-        if is_full && let Some(slot) = oldest_of([&a], owner, true, now, timeouts) {
+        if is_full && let Some(slot) = a.half_open_of(owner, now) {
             self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
             return Opened::Recycled;
         }
@@ -431,6 +337,13 @@ impl SessionTable {
         if a.free() <= CROWDED || is_full {
             let Some(b) = self.lock(second) else { return Opened::Busy };
             let b = &*other.insert(b);
+            if is_full
+                && a.bucket.least(owner, 0, now).is_none()
+                && let Some(slot) = b.half_open_of(owner, now)
+            {
+                self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
+                return Opened::Recycled;
+            }
             if b.free() > a.free() && a.free() <= CROWDED {
                 free = b.take_free();
             }
@@ -439,7 +352,7 @@ impl SessionTable {
             }
             if free.is_none() || count.load(Ordering::Relaxed) >= share {
                 recycled = Opened::Recycled;
-                match oldest_of([&a, b], owner, false, now, timeouts) {
+                match oldest_of([&a, b], owner, now, timeouts) {
                     Some(here) => free = Some(here),
                     // There is room here, but not for this interface before one of its own has gone elsewhere.
                     None if free.is_some() && self.hunt(hash, owner, [first, second], now, timeouts) => {}
@@ -458,12 +371,15 @@ impl SessionTable {
     fn hunt(&self, hash: u64, owner: SwIfIndex, not: [usize; 2], now: Ticks, timeouts: &Timeouts) -> bool {
         (1..=HUNT).any(|step| {
             let at = ((hash >> 16).wrapping_add(step.wrapping_mul(0x9e37_79b9)) & self.mask) as usize;
-            let locked = if not.contains(&at) { None } else { self.lock(at) };
-            let victim = locked.as_ref().and_then(|l| oldest_of([l], owner, false, now, timeouts));
+            // A look first: most have none of its own.
+            let has = self.bucket(at).is_some_and(|bucket| bucket.least(owner, 0, now).is_some());
+            let locked = if not.contains(&at) || !has { None } else { self.lock(at) };
+            let victim = locked.as_ref().and_then(|l| oldest_of([l], owner, now, timeouts));
             victim.inspect(|slot| self.release(*slot)).is_some()
         })
     }
 
+    #[inline(always)]
     fn write(&self, slot: usize, tag: u32, key: &SessionKey, state: State, opener: Opener) {
         let (Some(record), Some(bucket)) = (self.record(slot), self.bucket(slot / WAYS)) else {
             return;
@@ -471,8 +387,11 @@ impl SessionTable {
         // What was there is not what will be: readers look at the tag before and after.
         bucket.tags[slot % WAYS].store(0, Ordering::Relaxed);
         fence(Ordering::Release);
-        let words = key.0.into_iter().chain([state.0, opener.bits()]);
-        record.0.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        let [a, b, c, d, flow, owner] = key.0;
+        let words = [a, b, c, d, flow, owner, state.0, opener.bits()];
+        for (to, word) in record.0.iter().zip(words) {
+            to.store(word, Ordering::Relaxed);
+        }
         let way = slot % WAYS;
         bucket.hints[way].store(Hint::of(state).0, Ordering::Relaxed);
         bucket.owners[way].store(key.interface().0 as u8, Ordering::Relaxed);
@@ -575,10 +494,12 @@ impl Locked<'_> {
         (0..WAYS).filter(move |way| used >> way & 1 != 0)
     }
 
+    #[inline(always)]
     fn free(&self) -> usize {
         self.bucket.free().count_ones() as usize
     }
 
+    #[inline(always)]
     fn take_free(&self) -> Option<usize> {
         let free = self.bucket.free();
         (free != 0).then(|| self.at * WAYS + free.trailing_zeros() as usize)
@@ -589,6 +510,15 @@ impl Locked<'_> {
         let word = |i: usize| record.map_or(0, |r| r.0[i].load(Ordering::Relaxed));
         let is_tcp = (word(4) >> 8) as u8 == IpProtocol::TCP.0;
         (SwIfIndex(word(5) as u32), is_tcp, State(word(STATE)))
+    }
+
+    /// The session of an interface that it misses least, if that is half-open and its hint says how things are.
+    #[inline(always)]
+    fn half_open_of(&self, owner: SwIfIndex, now: Ticks) -> Option<usize> {
+        let least = self.bucket.least(owner, 0, now).filter(|least| least.is_half_open())?;
+        let (has, _, state) = self.state(least.way());
+        let fits = has == owner && Hint::of(state).rank(now) == least.rank();
+        fits.then_some(self.at * WAYS + least.way())
     }
 
     fn hint(&self, way: usize) -> Hint {
@@ -609,12 +539,11 @@ impl Locked<'_> {
 }
 
 /// The session that an interface misses least: half-open ones before established ones, then the oldest. An established one that has
-/// not been silent for an eighth of its time is not given up at all, and none of them when it is to be `half_open`.
-#[inline(always)]
+/// not been silent for an eighth of its time is not given up at all.
+#[inline(never)]
 fn oldest_of<const N: usize>(
     buckets: [&Locked<'_>; N],
     owner: SwIfIndex,
-    half_open: bool,
     now: Ticks,
     timeouts: &Timeouts,
 ) -> Option<usize> {
@@ -624,15 +553,12 @@ fn oldest_of<const N: usize>(
     for _ in 0..2 * WAYS * N {
         let least = |at: usize| buckets[at].bucket.least(owner, others[at], now).map(|least| (least, at));
         let (least, at) = (0..N).filter_map(least).max()?;
-        if half_open && !least.is_half_open() {
-            return None;
-        }
         let (locked, way) = (buckets[at], least.way());
         let (has, _, state) = locked.state(way);
         let real = Hint::of(state);
         if has != owner {
             others[at] |= 1 << way;
-        } else if real.rank(now) == least.0 >> 3 {
+        } else if real.rank(now) == least.rank() {
             let age = now.0.saturating_sub(state.last().0);
             let stays = state.is_established() && age <= timeouts.tcp_idle.0 / 8;
             return (!stays).then_some(locked.at * WAYS + way);

@@ -2,7 +2,8 @@
 //!
 //! Two places for each flow, chosen by a seeded hash; the newer flow stands in front, and the older of three has to go. What is written down names the
 //! [`Lists`] that it is of, each of which has a number of its own, so that new lists never meet an old verdict. Who sends ever new flows makes every
-//! lookup a full one, and pays for the look here on top, some cycles; nothing grows.
+//! lookup a full one, and pays for the look here on top, some cycles; nothing grows. Of a flow that gets a session nothing is written down: its packets
+//! ask the lists no more.
 
 use super::lists::{Fields, Lists};
 use super::rule::Action;
@@ -93,6 +94,8 @@ const _: () = assert!(size_of::<Set>() == 64);
 pub(super) struct Verdicts {
     sets: Box<[Set; SETS]>,
     seed: [u64; 2],
+    /// The last lookup was for a flow that a session is opened for: the next is likely to be so too, and in no line.
+    opening: bool,
 }
 
 impl std::fmt::Debug for Verdicts {
@@ -108,10 +111,11 @@ impl Verdicts {
         Verdicts {
             sets: sets.unwrap_or_else(|_| Box::new([Set::default(); SETS])),
             seed: [random.hash_one(0), random.hash_one(1)],
+            opening: false,
         }
     }
 
-    /// What `lists` say of a packet.
+    /// What `lists` say of a packet. Compiled into the loop, where the classifier gets the processor's instruction set.
     #[inline(always)]
     pub(super) fn lookup(&mut self, lists: &Lists, f: &Fields) -> Verdict {
         if f.is_v6 {
@@ -132,23 +136,22 @@ impl Verdicts {
             u128::from(key.addresses ^ self.seed[0]) * u128::from(key.fields ^ key.lists ^ self.seed[1]);
         let hash = (wide >> 64) as u64 ^ wide as u64;
         let set = &mut self.sets[hash as usize % SETS];
-        let [a, b] = &set.0;
-        if a.key == key {
-            return a.verdict;
+        if !self.opening {
+            let [a, b] = &set.0;
+            if a.key == key {
+                return a.verdict;
+            }
+            if b.key == key {
+                return b.verdict;
+            }
         }
-        if b.key == key {
-            return b.verdict;
+        let verdict = Verdict::new(lists, lists.find(f));
+        self.opening = verdict.action() == Some(Action::Reflect);
+        if !self.opening {
+            set.0 = [Entry { key, verdict }, set.0[0]];
         }
-        miss(set, key, lists, f)
+        verdict
     }
-}
-
-/// Looks a flow up and writes the verdict down. Compiled into the loop, where the classifier gets the processor's instruction set.
-#[inline(always)]
-fn miss(set: &mut Set, key: Key, lists: &Lists, f: &Fields) -> Verdict {
-    let verdict = Verdict::new(lists, lists.find(f));
-    set.0 = [Entry { key, verdict }, set.0[0]];
-    verdict
 }
 
 #[inline(never)]
