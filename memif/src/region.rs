@@ -210,10 +210,15 @@ impl Regions {
     /// As [`Mapping::range`], with the index of the region checked too.
     #[inline(always)]
     pub(crate) fn range(&self, region: u16, offset: u32, len: u32) -> Option<NonNull<u8>> {
-        let region = usize::from(region);
-        // SAFETY: only without checks, with a peer that is known to be right.
-        let mapping = if CHECKED { self.0.get(region)? } else { unsafe { self.0.get_unchecked(region) } };
-        mapping.range(offset, len)
+        self.0.get(usize::from(region))?.range(offset, len)
+    }
+
+    /// A look at them that remembers where the last region was.
+    #[inline(always)]
+    pub(crate) fn window(&self) -> Window<'_> {
+        // Without a region, nothing lies within it.
+        let (base, len) = self.0.first().map_or((NonNull::dangling(), 0), |m| (m.base, m.len));
+        Window { regions: self, region: 0, base, len }
     }
 
     /// The first region whose memory is gone.
@@ -223,6 +228,36 @@ impl Regions {
 
     pub(crate) fn sizes(&self) -> Vec<u64> {
         self.0.iter().map(Mapping::len).collect()
+    }
+}
+
+/// [`Regions::range`] for many descriptors in a row, which mostly have one region: its place is in registers then.
+#[derive(Debug)]
+pub(crate) struct Window<'a> {
+    regions: &'a Regions,
+    /// That `base` and `len` are of.
+    region: u16,
+    base: NonNull<u8>,
+    len: u64,
+}
+
+impl Window<'_> {
+    /// As [`Regions::range`].
+    #[inline(always)]
+    pub(crate) fn range(&mut self, region: u16, offset: u32, len: u32) -> Option<NonNull<u8>> {
+        if region != self.region {
+            self.turn_to(region)?;
+        }
+        let within = !CHECKED || u64::from(offset) + u64::from(len) <= self.len;
+        // SAFETY: offset <= offset + len <= self.len, the bytes that `Mapping::map` mapped at `base`.
+        within.then(|| unsafe { self.base.add(offset as usize) })
+    }
+
+    #[inline(never)]
+    fn turn_to(&mut self, region: u16) -> Option<()> {
+        let mapping = self.regions.0.get(usize::from(region))?;
+        (self.region, self.base, self.len) = (region, mapping.base, mapping.len);
+        Some(())
     }
 }
 

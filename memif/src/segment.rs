@@ -128,14 +128,14 @@ impl Snapshot {
     /// of at most `n` there were.
     #[inline(always)]
     pub(crate) fn push_plain(&mut self, ring: &Ring, position: u16, n: usize) -> usize {
-        let regions = ring.regions();
+        let mut window = ring.regions().window();
         let mut longest = self.longest;
         let mut done = 0;
         for segment in self.segments.get_mut(self.len..).unwrap_or_default().iter_mut().take(n) {
             let d = ring.descriptor(position.wrapping_add(done as u16));
             let len = d.length as usize;
             let plain = d.flags & DESC_FLAG_NEXT == 0 && (!CHECKED || len.wrapping_sub(1) < MAX_FRAME);
-            let Some(data) = regions.range(d.region, d.offset, d.length).filter(|_| plain) else { break };
+            let Some(data) = window.range(d.region, d.offset, d.length).filter(|_| plain) else { break };
             let data = data.as_ptr().cast_const();
             prefetch_read(data);
             if len > 64 {

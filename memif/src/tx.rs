@@ -288,7 +288,7 @@ impl TxQueue {
         };
         let before = self.located;
         let end = usize::from(available).min(want).max(before);
-        let (buffers, regions) = (self.buffers, ring.regions());
+        let (buffers, mut window) = (self.buffers, ring.regions().window());
         let mut index = self.cursor.position().wrapping_add(before as u16);
         for slot in self.slots.get_mut(before..end).unwrap_or_default() {
             let d = match &buffers {
@@ -300,7 +300,7 @@ impl TxQueue {
                 },
                 None => ring.descriptor(index),
             };
-            *slot = match regions.range(d.region, d.offset, d.length) {
+            *slot = match window.range(d.region, d.offset, d.length) {
                 Some(data) => Slot {
                     data: data.as_ptr(),
                     capacity: if CHECKED { d.length.min(MAX_FRAME as u32) } else { d.length },
