@@ -14,7 +14,7 @@ BENCH := cargo run --release --quiet -p wharf-benches --
 LOOM := RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --release
 
 .PHONY: help build demo run test test-unit test-kernel test-loom test-fuzz gate gate-update lint fmt bench bench-growth \
-    bench-checks bench-tcp bench-api bench-build fuzz xdp-check deny test-packages clean-netns
+    bench-checks bench-attach bench-tcp bench-api bench-build fuzz xdp-check deny test-packages clean-netns
 .DEFAULT_GOAL := help
 # One after the other, also with -j: tests share the machine, and cargo uses all cores by itself.
 .NOTPARALLEL:
@@ -91,6 +91,9 @@ bench-growth: bench-build ## cycles a packet as routes, destinations, interfaces
 bench-checks: bench-build ## cycles a packet of the cross-connect with and without the checks of a memif peer
 	RUSTFLAGS="--cfg memif_unchecked" cargo build --release --target-dir target/unchecked -p wharf -p wharf-benches
 	$(BENCH) checks --unchecked target/unchecked/release/wharf
+
+bench-attach: bench-build ## how long a memif client takes from connect to its first packet, and what 256 silent ones cost
+	$(BENCH) attach
 
 bench-tcp: bench-build ## TCP by iperf3 over AF_XDP, beside a kernel bridge (needs root)
 	@tools/install.sh "TCP" iperf3 iproute2 ethtool

@@ -206,7 +206,7 @@ impl Load {
 }
 
 /// Connects, again and again until it works: a server listens before it is ready.
-fn connect(
+pub(crate) fn connect(
     socket: &Path,
     id: u32,
     traffic: Traffic,

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod attach;
 mod case;
 mod checks;
 mod floor;
@@ -81,6 +82,17 @@ enum Command {
     GatePaths,
     /// Route messages a second over the binary API, and how long pings take while the control plane works
     Api(Place),
+    /// Time from a memif client's connect to its first packet, and what many silent ones cost
+    Attach {
+        /// Clients, an even number
+        #[arg(long, default_value_t = 256)]
+        interfaces: u32,
+        /// Seconds to watch them idle
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Processor time and memory of an idle wharf
     Idle {
         /// Seconds to watch it
@@ -225,6 +237,8 @@ fn main() -> ExitCode {
         Some(Command::Gate { update }) => gate::run(update),
         Some(Command::GatePaths) => gate::run_paths(),
         Some(Command::Api(place)) => Stop::new().and_then(|stop| api::run(&place, &stop)),
+        Some(Command::Attach { interfaces, seconds, place }) => Stop::new()
+            .and_then(|stop| attach::run(&place, interfaces.next_multiple_of(2), duration(seconds)?, &stop)),
         Some(Command::Idle { seconds, no_af_xdp, place }) => {
             Stop::new().and_then(|stop| idle::run(&place, duration(seconds)?, !no_af_xdp, &stop))
         }

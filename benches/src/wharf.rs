@@ -175,6 +175,21 @@ pub(crate) fn silent(ids: Range<u32>) -> String {
     .collect()
 }
 
+/// A script that makes `count` interfaces of one socket, up, cross-connected two by two, in interrupt mode.
+pub(crate) fn pairs(socket: &Path, count: u32) -> String {
+    let mut script = format!("create memif socket id 1 filename {}\n", socket.display());
+    for id in 0..count {
+        script += &format!(
+            "create interface memif id {id} socket-id 1 master\nset interface rx-mode memif1/{id} interrupt\n\
+             set interface state memif1/{id} up\n"
+        );
+    }
+    for id in 0..count {
+        script += &format!("set interface l2 xconnect memif1/{id} memif1/{}\n", id ^ 1);
+    }
+    script
+}
+
 /// What a path needs beyond its interfaces.
 pub(crate) fn forwarding(case: Case) -> Vec<String> {
     match case {
