@@ -380,9 +380,10 @@ pub struct NodeCounters {
 }
 
 impl NodeCounters {
+    /// Calls that are over, what they handled, and their ticks.
     #[inline(always)]
-    pub(crate) fn record(&self, vectors: usize, clocks: u64) {
-        crate::counter::add(&self.calls, 1);
+    pub(crate) fn record(&self, calls: u64, vectors: usize, clocks: u64) {
+        crate::counter::add(&self.calls, calls);
         crate::counter::add(&self.vectors, vectors as u64);
         crate::counter::add(&self.clocks, clocks);
     }

@@ -6,6 +6,7 @@
 mod commands;
 mod copies;
 mod handoff;
+mod inputs;
 mod shared;
 mod sleep;
 mod terminals;
@@ -13,15 +14,16 @@ mod terminals;
 use copies::Copier;
 pub(crate) use copies::Copying;
 pub use copies::MAX_COPIES;
+use inputs::Rota;
 pub(crate) use shared::{Command, Handoff, InputSlot, OutputSlot};
 pub use shared::{DeviceNode, WorkerShared};
 
 use crate::arc::ArcTables;
 use crate::buffer::BufferCache;
-use crate::capture::{Capture, points};
+use crate::capture::Capture;
 use crate::clock::{self, TickClock};
 use crate::counter::{Tally, add};
-use crate::device::{Interface, Interfaces, RxBurst, RxMode, TxBurst};
+use crate::device::{Interfaces, RxMode, TxBurst};
 use crate::dispatch::{Codes, CpuLevel, Env, Erased, code};
 use crate::frame::{FRAME_SIZE, Frame, Packet, flags};
 use crate::graph::Graph;
@@ -77,6 +79,7 @@ pub struct Worker {
     spare: Vec<Box<Frame>>,
     cache: BufferCache,
     inputs: Vec<InputSlot>,
+    rota: Rota,
     outputs: Vec<Option<OutputSlot>>,
     dirty: Vec<SwIfIndex>,
     pending_outputs: usize,
@@ -155,6 +158,7 @@ impl Worker {
             spare: Vec::new(),
             cache: parts.cache,
             inputs: Vec::new(),
+            rota: Rota::default(),
             outputs: Vec::new(),
             dirty: Vec::new(),
             pending_outputs: 0,
@@ -387,7 +391,7 @@ impl Worker {
             _ => self.run_node(node, frame),
         }
         let clocks = lap(&mut self.ticks);
-        self.counters[node.index()].record(vectors, clocks);
+        self.counters[node.index()].record(1, vectors, clocks);
     }
 
     #[inline(always)]
@@ -495,70 +499,6 @@ impl Worker {
     }
 
     // ---------------------------------------------------------------------------------------- devices
-
-    fn poll_inputs(&mut self) -> bool {
-        let mut any = false;
-        for i in 0..self.inputs.len() {
-            let mut frame = self.new_frame();
-            let slot = &mut self.inputs[i];
-            let (interface, kind) = (slot.interface, slot.kind);
-            let mut burst = RxBurst {
-                frame: &mut frame,
-                cache: &mut self.cache,
-                state: &self.state,
-                interface,
-                bytes: 0,
-            };
-            any |= slot.device.poll(&mut burst);
-            let (bytes, n) = (burst.bytes, frame.len());
-            if n != 0 {
-                any = true;
-                self.state.counters.rx.add(self.state.worker, interface.0, n as u64, bytes);
-                self.receive(i, frame);
-            } else {
-                self.frames.push(frame);
-            }
-            let clocks = lap(&mut self.ticks);
-            let counters = &self.graph.inputs[kind].counters[self.state.worker.index()];
-            counters.record(n, clocks);
-        }
-        any
-    }
-
-    /// Where a received frame goes: the `device-input` arc, the interface's own input node, or the drop.
-    #[inline(always)]
-    fn receive(&mut self, input: usize, mut frame: Box<Frame>) {
-        if self.capture.wants(points::RX) {
-            self.capture.take(points::RX, frame.packets(), self.cache.pool().memory(), None);
-        }
-        let slot = &self.inputs[input];
-        let target = match self.interfaces().get(slot.interface) {
-            Some(Interface { up: true, input: Some(node), .. }) => *node,
-            _ => {
-                for packet in frame.packets_mut() {
-                    packet.put_meta([NodeIndex::DEVICE_OUTPUT.0, ERROR_DOWN]);
-                }
-                NodeIndex::DROP
-            }
-        };
-        // SAFETY: of the generation that the reader settled on.
-        let arcs = unsafe { &*self.state.arcs };
-        let start = arcs.start(self.device_input_arc, slot.interface);
-        let target = if start != 0 && target != NodeIndex::DROP {
-            for packet in frame.packets_mut() {
-                packet.feature = start + 1;
-            }
-            arcs.next(start)
-        } else {
-            target
-        };
-        if self.trace.wanted(slot.kind) != 0 {
-            let memory = self.cache.pool().memory();
-            frame.traced =
-                self.trace.mark(slot.kind, &slot.name, frame.packets_mut(), memory, &self.state, target);
-        }
-        self.enqueue_frame(target, frame);
-    }
 
     #[inline(always)]
     fn flush_outputs(&mut self) {

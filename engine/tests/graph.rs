@@ -4,7 +4,7 @@ use std::fmt;
 use wharf_engine::testing::Harness;
 use wharf_engine::{
     ArcStart, Cx, DeviceOutput, Disposition, FeatureArc, FeatureOrder, GraphBuilder, GraphError, Held,
-    NoError, NoNext, Node, PacketRef, SwIfIndex, TraceView, error_counters, next_nodes,
+    NoError, NoNext, Node, PacketRef, SwIfIndex, TraceView, WorkerIndex, error_counters, next_nodes,
 };
 
 #[derive(Default)]
@@ -237,6 +237,39 @@ fn packets_change_worker_on_their_way_out() {
             (0..2000u32).map(|i| [&[to, 0][..], &i.to_be_bytes()].concat()).collect();
         assert_eq!(sent, expected);
     }
+}
+
+/// Hundreds of interfaces that are silent, one of them not for ever, and one that is busy all the time.
+#[test]
+fn an_interface_among_many_silent_ones_is_heard() {
+    let mut h = Harness::new(list()).unwrap();
+    for i in 1..=200 {
+        h.interface(i, &format!("test{i}"), "start");
+    }
+    let mut busy = |h: &mut Harness| {
+        h.receive(1, &[2, 0]);
+        h.turn();
+        h.sent(2).len() + h.sent(3).len()
+    };
+    for _ in 0..300 {
+        assert_eq!(busy(&mut h), 1, "the busy one is polled in each turn");
+    }
+    let input = h.engine.graph().inputs[0].counters(WorkerIndex(0));
+    assert!(input[0] < 64 * 200 + 300 * (200 / 8 + 10), "polls: {}", input[0]);
+    for quiet in [3, 77, 200] {
+        for packets in 0..5 {
+            h.receive(quiet, &[3, packets]);
+        }
+        let turns = (1..).find(|_| busy(&mut h) > 1).unwrap();
+        assert!(turns <= 9, "heard after {turns} turns");
+        h.receive(quiet, &[3, 5]);
+        assert_eq!(busy(&mut h), 2, "and from then on in each turn");
+    }
+    // Interfaces that go, and others that come, are polled as all are.
+    h.engine.set_interface(SwIfIndex(50), None);
+    h.interface(201, "test201", "start");
+    h.receive(201, &[3, 1]);
+    assert_eq!(busy(&mut h), 2);
 }
 
 /// One packet a turn, and far more turns than a handoff ring has places.

@@ -122,7 +122,10 @@ impl Engine {
         device: Box<dyn DeviceInput>,
     ) -> Result<(), EngineError> {
         let name = Arc::from(device.node());
-        self.command(worker, Command::AddInput(InputSlot { id: id.0, interface, kind, name, mode, device }))
+        self.command(
+            worker,
+            Command::AddInput(InputSlot { id: id.0, interface, kind, name, mode, silent: 0, device }),
+        )
     }
 
     /// Takes a receive queue back; it has given its buffers back.

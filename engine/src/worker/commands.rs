@@ -44,11 +44,13 @@ impl Worker {
             }
         }
         self.inputs.push(slot);
+        self.rota.renew(self.inputs.len());
     }
 
     pub(super) fn remove_input(&mut self, id: u64) -> Option<Box<dyn DeviceInput>> {
         let at = self.inputs.iter().position(|i| i.id == id)?;
         let mut slot = self.inputs.remove(at);
+        self.rota.renew(self.inputs.len());
         if let Some(fd) = slot.device.fd() {
             let _ = epoll::delete(&self.epoll, fd);
         }

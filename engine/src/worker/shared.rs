@@ -32,6 +32,8 @@ pub(crate) struct InputSlot {
     pub(crate) kind: usize,
     pub(crate) name: Arc<str>,
     pub(crate) mode: RxMode,
+    /// Polls in vain since the last packet, up to the most that fits.
+    pub(crate) silent: u8,
     pub(crate) device: Box<dyn DeviceInput>,
 }
 

@@ -51,8 +51,10 @@ impl Worker {
             add(&shared.slept_nanos, slept);
             add(&shared.fd_wakeups, u64::from(by_queue));
             for event in &events[..woken] {
-                if let Some(input) = self.inputs.iter().find(|i| i.id == event.data.u64()) {
-                    add(&self.graph.inputs[input.kind].counters[self.state.worker.index()].suspends, 1);
+                if let Some(at) = self.inputs.iter().position(|i| i.id == event.data.u64()) {
+                    let kind = self.inputs[at].kind;
+                    add(&self.graph.inputs[kind].counters[self.state.worker.index()].suspends, 1);
+                    self.rota.wake(at);
                 }
             }
         }

@@ -149,7 +149,7 @@ impl Worker {
         let bytes = if sent == packets.len() { run.bytes } else { bytes(&packets[..sent]) };
         state.counters.tx.add(state.worker, tx.0, sent as u64, bytes);
         let free_from = if slot.device.keeps_buffers() { sent } else { 0 };
-        slot.node.counters.record(packets.len(), lap(ticks));
+        slot.node.counters.record(1, packets.len(), lap(ticks));
         if sent < packets.len() {
             let lost = (packets.len() - sent) as u64;
             add(&slot.node.no_slots, lost);
