@@ -246,7 +246,7 @@ fn an_interface_among_many_silent_ones_is_heard() {
     for i in 1..=200 {
         h.interface(i, &format!("test{i}"), "start");
     }
-    let mut busy = |h: &mut Harness| {
+    let busy = |h: &mut Harness| {
         h.receive(1, &[2, 0]);
         h.turn();
         h.sent(2).len() + h.sent(3).len()
