@@ -67,19 +67,23 @@ impl Hold<Dataplane> for Turns<'_> {
         work: &mut Work<'_, Dataplane>,
         out: &mut Output<'_>,
     ) -> Result<(), CliError> {
-        let (result, jobs) = {
+        let (result, jobs, unrecorded) = {
             let dataplane = &self.shell.dataplane;
             let waits = needs == Rights::ReadWrite && !self.alone;
             let mut dataplane = dataplane.turn_when(|dataplane| !waits || !dataplane.is_reserved());
             dataplane.begin_turn();
+            let before = dataplane.recorded();
             let result = work(&mut dataplane, out);
             if self.alone {
                 dataplane.note_changes();
             } else {
                 dataplane.record_changes();
             }
-            (result, std::mem::take(&mut dataplane.jobs))
+            (result, std::mem::take(&mut dataplane.jobs), dataplane.unrecorded(before))
         };
+        if let Some(unrecorded) = unrecorded {
+            unrecorded.wait();
+        }
         jobs.into_iter().for_each(|job| out.text(job.run(&self.shell.dataplane, self.session)));
         result
     }
@@ -95,8 +99,16 @@ impl Hold<Dataplane> for Turns<'_> {
         if std::mem::take(&mut self.alone) {
             let changes = self.shell.dataplane.turn().noted_changes();
             let line = Line::of(changes);
-            self.shell.dataplane.turn().release(line);
+            let unrecorded = {
+                let mut dataplane = self.shell.dataplane.turn();
+                let before = dataplane.recorded();
+                dataplane.release(line);
+                dataplane.unrecorded(before)
+            };
             self.shell.dataplane.tell();
+            if let Some(unrecorded) = unrecorded {
+                unrecorded.wait();
+            }
         }
     }
 }

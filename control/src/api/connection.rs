@@ -4,6 +4,7 @@ use super::Malformed;
 use super::registry::{After, Client, Cx, FRAME_HEADER, Left, Registry, Rest};
 use super::server::Shared;
 use crate::access::{Place, TokenBucket};
+use crate::config::journal::Ticket;
 use crate::dataplane::Dataplane;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -63,6 +64,8 @@ pub(super) struct Connection {
     pending: Pending,
     /// The rest of a request goes on when the waker is woken.
     later: bool,
+    /// What it has changed is being recorded: until that is done, it hears nothing, and nothing more is done for it.
+    unrecorded: Option<Ticket>,
     place: Place,
     bucket: TokenBucket,
     /// The longest message that is taken, in bytes.
@@ -106,6 +109,7 @@ impl Connection {
             moved: Instant::now(),
             pending: Pending::Nothing,
             later: false,
+            unrecorded: None,
             place,
             bucket,
             max,
@@ -122,9 +126,17 @@ impl Connection {
 
     /// Whether to wait until it sends, and until it can take.
     pub(super) fn interest(&self) -> (bool, bool) {
+        if self.unrecorded.is_some() {
+            return (false, false);
+        }
         let whole = matches!(frame_within(&self.input[self.taken..], self.max), Ok(Some(_)));
         let wanted = !self.ended && !whole && self.paused.is_none() && self.unread() < FULL;
         (wanted, self.unread() > 0)
+    }
+
+    /// Whether it waited for a record that is written now.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.unrecorded.as_ref().is_some_and(Ticket::is_done)
     }
 
     /// Whether it has left its answers unread for too long, or does not read the events that it asked for.
@@ -168,6 +180,11 @@ impl Connection {
         shared: &mut Shared,
         until: Instant,
     ) -> io::Result<Turn> {
+        if self.unrecorded.as_ref().is_some_and(|ticket| !ticket.is_done()) {
+            return Ok(Turn::Wait);
+        }
+        self.unrecorded = None;
+        let before = dp.recorded();
         self.paused = self.paused.filter(|_| !self.hung_up);
         if self.paused.is_none() {
             self.read()?;
@@ -187,6 +204,10 @@ impl Connection {
             }
         }
         dp.record_changes();
+        self.unrecorded = dp.unrecorded(before);
+        if self.unrecorded.is_some() {
+            return Ok(Turn::Wait);
+        }
         self.write()?;
         if self.hung_up && !matches!(self.pending, Pending::Nothing) {
             return Ok(Turn::Close);
@@ -284,8 +305,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what the socket takes.
+    /// Writes what the socket takes, and the client may hear.
     pub(super) fn write(&mut self) -> io::Result<()> {
+        if self.unrecorded.is_some() {
+            return Ok(());
+        }
         while self.unread() > 0 {
             match self.stream.write(&self.output[self.sent..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),

@@ -27,6 +27,7 @@ const SLICE: Duration = Duration::from_millis(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: u64 = 0;
 const WAKER: u64 = 1;
+const JOURNAL: u64 = 2;
 
 /// Where the API is served.
 #[derive(Clone, Debug)]
@@ -67,6 +68,8 @@ pub struct ApiServer {
     epoll: OwnedFd,
     registry: Registry,
     shared: Shared,
+    /// Woken when changes have been recorded.
+    recorded: Waker,
     clients: BTreeMap<u64, Slot>,
     next: u64,
     seen: events::Seen,
@@ -89,8 +92,11 @@ impl ApiServer {
         let (listener, file) = listen(&config.path, SocketType::STREAM, &config.access).map_err(failed)?;
         let listener = UnixListener::from(listener);
         let waker = Waker::new().map_err(failed)?;
+        let recorded = Waker::new().map_err(failed)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-        for (number, fd) in [(LISTENER, listener.as_fd()), (WAKER, waker.as_fd())] {
+        for (number, fd) in
+            [(LISTENER, listener.as_fd()), (WAKER, waker.as_fd()), (JOURNAL, recorded.as_fd())]
+        {
             epoll::add(&epoll, fd, EventData::new_u64(number), EventFlags::IN)
                 .map_err(|e| failed(e.into()))?;
         }
@@ -103,8 +109,9 @@ impl ApiServer {
             epoll,
             registry: Registry::new(&modules()),
             shared: Shared { executor, waker },
+            recorded,
             clients: BTreeMap::new(),
-            next: 2,
+            next: 3,
             seen: events::Seen::default(),
             accept_after: None,
             next_check: Instant::now(),
@@ -135,6 +142,7 @@ impl ApiServer {
                     self.shared.waker.clear();
                     self.clients.values_mut().for_each(|slot| slot.again = true);
                 }
+                JOURNAL => self.recorded.clear(),
                 number => {
                     if let Some(slot) = self.clients.get_mut(&number) {
                         let flags = event.flags;
@@ -144,8 +152,12 @@ impl ApiServer {
                 }
             }
         }
+        if let Some(journal) = &dp.journal {
+            journal.tell(&self.recorded);
+        }
         let mut due = Vec::new();
         for (number, slot) in &mut self.clients {
+            slot.again |= slot.connection.is_recorded();
             if slot.connection.paused.is_some_and(|until| now >= until) {
                 slot.connection.paused = None;
                 slot.again = true;

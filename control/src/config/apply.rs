@@ -4,7 +4,7 @@ use super::capture::Capture;
 use super::check::part_of;
 use super::document::{Document, HIDDEN, InterfaceConfig, InterfaceType};
 use super::file::read_document;
-use super::journal::{self, Journal, Line};
+use super::journal::{self, Journal, Line, Ticket};
 use super::plan::plan;
 use super::run::Run;
 use super::step::Step;
@@ -146,7 +146,8 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Records what has changed, if there is a journal. Called before anybody is told that a change was made.
+    /// Has what has changed recorded, if there is a journal. Called before anybody is told that a change was made; who then waits for
+    /// [`Dataplane::unrecorded`].
     pub(crate) fn record_changes(&mut self) {
         // Of changes that are one, the half is never recorded.
         if self.journal.is_none() || self.is_reserved() {
@@ -162,6 +163,25 @@ impl Dataplane {
             journal.append(line, || self.config());
             self.journal = Some(journal);
         }
+    }
+
+    /// As [`Dataplane::record_changes`]; waits until it is done.
+    #[cfg(test)]
+    pub(crate) fn record_changes_now(&mut self) {
+        self.record_changes();
+        if let Some(ticket) = self.journal.as_ref().and_then(Journal::last) {
+            ticket.wait();
+        }
+    }
+
+    /// Records that there were so far.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::asked)
+    }
+
+    /// The last record, if some came since there were `before` and they are not written yet.
+    pub(crate) fn unrecorded(&self, before: u64) -> Option<Ticket> {
+        self.journal.as_ref().filter(|journal| journal.asked() != before).and_then(Journal::last)
     }
 
     /// Ends the journal: what goes from now on is there at the next start.

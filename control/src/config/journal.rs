@@ -5,21 +5,24 @@
 //! lines up to the first that is torn or not what its sum says.
 //!
 //! A record is written, in one call of the system, before the command or message is answered: it survives the death of the process. A thread
-//! has the disk take it soon after, so that nothing waits for the disk; it also makes a long journal short (`shorten.rs`).
+//! does that (`writer.rs`), and only who waits for the answer waits for it. Another has the disk take it soon after, and makes a long
+//! journal short (`shorten.rs`).
 
 use super::changes::Change;
 use super::document::Document;
 use super::file;
-use super::shorten::{News, Short, Tender};
+use super::shorten::Tender;
+use super::writer::{Order, Progress, Target, Writer};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use wharf_engine::wake::Waker;
 
 /// After a record that could not be written, the next attempt is so much later.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -104,42 +107,37 @@ pub fn replay(bytes: &[u8]) -> Replayed {
     replayed
 }
 
-/// A journal that is written to.
+/// A journal that is written to, by a thread of its own: a file system may hold a writer up for as long as it likes.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    /// What is written to.
-    now: Target,
-    /// A shorter journal that says the same, and is about to take its name: written to as well.
-    next: Option<Target>,
-    /// Since when a record could not be written: what follows would be read without it. And when to try again.
-    broken: Option<Instant>,
-    /// The length, for the thread.
-    written: Arc<AtomicU64>,
-    news: Receiver<News>,
-    /// To the thread: `None` when it is to end.
-    thread: Option<Thread>,
+    orders: Sender<Order>,
+    progress: Arc<Progress>,
+    /// Records that were handed to the thread.
+    asked: u64,
+    /// When the last attempt was made to write all there is, while records could not be written.
+    tried: Option<Instant>,
+    /// Changes were left out since then.
+    missed: bool,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// A file, and its length as far as it is whole.
-#[derive(Debug)]
-struct Target {
-    file: File,
-    len: u64,
+/// A record that the thread was given.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    progress: Arc<Progress>,
+    number: u64,
 }
 
-#[derive(Debug)]
-struct Thread {
-    wake: SyncSender<()>,
-    answers: Sender<bool>,
-    handle: JoinHandle<()>,
-}
+impl Ticket {
+    /// Whether it was written, or could not be, which is logged.
+    pub(crate) fn is_done(&self) -> bool {
+        self.progress.is_done(self.number)
+    }
 
-impl Target {
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        self.file.write_all(line)?;
-        self.len += line.len() as u64;
-        Ok(())
+    /// Waits for that.
+    pub(crate) fn wait(&self) {
+        self.progress.wait(self.number);
     }
 }
 
@@ -178,29 +176,43 @@ impl Journal {
         let line = document_line(document)?;
         let file = file::replace(path, &line)?;
         let len = line.len() as u64;
+        let (orders, theirs) = channel();
         let (wake, woken) = sync_channel(1);
-        let (theirs, news) = channel();
         let (answers, answered) = channel();
         let written = Arc::new(AtomicU64::new(len));
+        let progress = Arc::new(Progress::default());
         let tender = Tender {
             path: path.to_owned(),
             file: file.try_clone()?,
             short: len,
             written: Arc::clone(&written),
             woken,
-            news: theirs,
+            writer: orders.clone(),
             answers: answered,
         };
-        let handle = std::thread::Builder::new().name("journal".into()).spawn(move || tender.run())?;
-        Ok(Journal {
+        let writer = Writer {
             path: path.to_owned(),
             now: Target { file, len },
             next: None,
-            broken: None,
+            progress: Arc::clone(&progress),
             written,
-            news,
-            thread: Some(Thread { wake, answers, handle }),
-        })
+            orders: theirs,
+            wake,
+            answers,
+        };
+        let mut journal = Journal {
+            path: path.to_owned(),
+            orders,
+            progress,
+            asked: 0,
+            tried: None,
+            missed: false,
+            threads: Vec::new(),
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        journal.threads.push(thread("journal").spawn(move || writer.run())?);
+        journal.threads.push(thread("journal-tender").spawn(move || tender.run())?);
+        Ok(journal)
     }
 
     /// Where it is.
@@ -208,88 +220,57 @@ impl Journal {
         &self.path
     }
 
-    /// Writes a record of changes, if there is one. `all` makes the document of what there is: after a record that could not be
-    /// written, one of everything follows as soon as that can be.
+    /// Has a record of changes written, if there is one. `all` makes the document of what there is: after a record that could not
+    /// be written, one of everything follows as soon as that can be.
     pub(crate) fn append(&mut self, line: Option<Line>, all: impl FnOnce() -> Document) {
-        self.listen();
-        let now = Instant::now();
-        let line = match (self.broken, line) {
-            (Some(again), _) if now < again => return,
-            (Some(_), _) => document_line(&all()),
-            (None, None) => return,
-            (None, Some(line)) => line.0,
-        };
-        let mut targets = std::iter::once(&mut self.now).chain(&mut self.next);
-        match line.and_then(|line| targets.try_for_each(|target| target.write(&line))) {
-            Ok(()) => {
-                if self.broken.take().is_some() {
-                    tracing::info!("{}: written again, all is in it", self.path.display());
-                }
-            }
-            Err(error) => {
-                if self.broken.replace(now + AGAIN).is_none() {
-                    tracing::error!("{}: {error}: changes are not recorded", self.path.display());
-                }
-                // A part of a line would hide those behind it.
-                for target in std::iter::once(&self.now).chain(&self.next) {
-                    let cut = target.file.set_len(target.len);
-                    cut.unwrap_or_else(|error| tracing::error!("{}: {error}", self.path.display()));
-                }
+        let line = if self.missed || self.progress.is_broken() {
+            let now = Instant::now();
+            if self.tried.is_some_and(|tried| now < tried + AGAIN) {
+                self.missed |= line.is_some();
                 return;
             }
-        }
-        self.written.store(self.now.len, Ordering::Release);
-        if let Some(thread) = &self.thread {
-            // One that it has not seen yet is as good.
-            let _ = thread.wake.try_send(());
-        }
-    }
-
-    /// Does what the thread waits for.
-    fn listen(&mut self) {
-        while let Ok(news) = self.news.try_recv() {
-            let done = match news {
-                News::Short(short) => self.take_up(short),
-                News::Named(named) => {
-                    if let Some(next) = self.next.take().filter(|_| named) {
-                        self.now = next;
-                        self.written.store(self.now.len, Ordering::Release);
-                    }
-                    true
-                }
-            };
-            if let Some(thread) = &self.thread {
-                let _ = thread.answers.send(done);
+            self.tried = Some(now);
+            self.missed = false;
+            document_line(&all()).map(|line| (line, true))
+        } else {
+            let Some(line) = line else { return };
+            line.0.map(|line| (line, false))
+        };
+        match line {
+            Ok((line, all)) => {
+                self.asked += 1;
+                // It is there as long as the journal is.
+                let _ = self.orders.send(Order::Record(line, all));
             }
-        }
-    }
-
-    /// Writes to a shorter journal as well from now on, once it has what came since it was made. Whether that was possible.
-    fn take_up(&mut self, mut short: Short) -> bool {
-        let rest = self.now.len.saturating_sub(short.upto);
-        match io::copy(&mut (&mut short.old).take(rest), &mut short.file) {
-            Ok(copied) if copied == rest => {
-                self.next = Some(Target { file: short.file, len: short.len + rest });
-                true
-            }
-            Ok(_) => false,
             Err(error) => {
-                tracing::error!("{} cannot be made shorter: {error}", self.path.display());
-                false
+                tracing::error!("{}: {error}: changes are not recorded", self.path.display());
+                self.missed = true;
             }
         }
+    }
+
+    /// Records that were handed over so far.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// The last of them, unless it is done.
+    pub(crate) fn last(&self) -> Option<Ticket> {
+        let ticket = Ticket { progress: Arc::clone(&self.progress), number: self.asked };
+        (!ticket.is_done()).then_some(ticket)
+    }
+
+    /// Wakes the API's clients, who wait for their records, from now on.
+    pub(crate) fn tell(&self, api: &Waker) {
+        self.progress.tell(api);
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if let Some(Thread { wake, answers, handle }) = self.thread.take() {
-            // Both: it may wait for either.
-            drop((wake, answers));
-            let _ = handle.join();
-        }
-        for target in std::iter::once(&self.now).chain(&self.next) {
-            let _ = target.file.sync_data();
+        let _ = self.orders.send(Order::End);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }

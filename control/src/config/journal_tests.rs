@@ -35,7 +35,7 @@ fn run(dp: &mut Dataplane, line: &str) {
     let registry = crate::commands::registry().unwrap();
     let mut out = crate::cli::Output::new();
     registry.execute(dp, line, &mut out).unwrap_or_else(|error| panic!("{line}: {error}"));
-    dp.record_changes();
+    dp.record_changes_now();
 }
 
 /// Each command, and its opposite where it has one.
@@ -192,7 +192,7 @@ fn each_command_is_recorded() {
         assert_eq!(replayed.document.as_ref(), Some(&dp.config()), "after {line}");
     }
     dp.apply_config(Document::parse(ALL).unwrap()).unwrap();
-    dp.record_changes();
+    dp.record_changes_now();
     let there = dp.config();
     // What goes when the daemon ends stays in the journal.
     dp.shut_down();
@@ -215,7 +215,7 @@ fn some(place: &Place) -> (Vec<u8>, Vec<Document>) {
         states.push(dp.config());
     }
     dp.apply_config(Document::parse(ALL).unwrap()).unwrap();
-    dp.record_changes();
+    dp.record_changes_now();
     states.push(dp.config());
     dp.shut_down();
     (fs::read(place.file()).unwrap(), states)

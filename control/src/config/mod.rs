@@ -22,6 +22,7 @@ mod step;
 pub(crate) mod tests;
 mod text;
 mod words;
+mod writer;
 
 pub(crate) use apply::apply;
 pub use apply::{Applied, ApplyError};

@@ -1,10 +1,11 @@
 //! The journal's thread: has the disk take what was written, and makes a long journal short, by reading it as the next start would.
 //!
-//! Main waits neither for it nor for what it waits for. The thread makes the short file; main puts behind what came meanwhile, and writes its
-//! records to both files until the short one has the name, which can take as long as the disk likes.
+//! The writer waits neither for it nor for what it waits for. This thread makes the short file; the writer puts behind what came meanwhile,
+//! and writes to both files until the short one has the name.
 
 use super::file;
 use super::journal::{document_line, replay};
+use super::writer::Order;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -16,15 +17,6 @@ use std::sync::mpsc::{Receiver, Sender};
 const LONG: u64 = 4 << 20;
 /// The thread's: main, to whose core it may be pinned, goes first.
 const NICE: i32 = 15;
-
-/// What main hears; it answers each with whether it could do its part.
-#[derive(Debug)]
-pub(super) enum News {
-    /// There is a short file.
-    Short(Short),
-    /// It has the name, or could not get it.
-    Named(bool),
-}
 
 /// A file that says what the journal said up to a place.
 #[derive(Debug)]
@@ -46,12 +38,12 @@ pub(super) struct Tender {
     /// How long it is.
     pub(super) written: Arc<AtomicU64>,
     pub(super) woken: Receiver<()>,
-    pub(super) news: Sender<News>,
+    pub(super) writer: Sender<Order>,
     pub(super) answers: Receiver<bool>,
 }
 
 impl Tender {
-    /// Until main is done with the journal.
+    /// Until the writer is done.
     pub(super) fn run(mut self) {
         // In Linux, of the thread alone.
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
@@ -86,7 +78,7 @@ impl Tender {
         let mut old = File::open(&self.path)?;
         old.seek(SeekFrom::Start(len))?;
         let mut upto = len;
-        // Twice, so that what came while the disk took the first part is not left to main.
+        // Twice, so that what came while the disk took the first part is not left to the writer.
         for _ in 0..2 {
             let more = self.written.load(Ordering::Acquire).saturating_sub(upto);
             upto += io::copy(&mut (&mut old).take(more), &mut new.file)?;
@@ -94,19 +86,19 @@ impl Tender {
         }
         let short = line.len() as u64;
         let file = new.file.try_clone()?;
-        if !self.say(News::Short(Short { file, len: short + upto - len, old, upto })) {
+        if !self.say(Order::Short(Short { file, len: short + upto - len, old, upto })) {
             return Ok(());
         }
         let renamed = new.rename(&self.path);
-        self.say(News::Named(renamed.is_ok()));
+        self.say(Order::Named(renamed.is_ok()));
         self.file = renamed?;
         self.short = short;
         file::sync_directory(&self.path);
         self.file.sync_data()
     }
 
-    /// Whether main could do its part: not when it has ended.
-    fn say(&self, news: News) -> bool {
-        self.news.send(news).is_ok() && self.answers.recv().unwrap_or(false)
+    /// Whether the writer could do its part: not when it has ended.
+    fn say(&self, news: Order) -> bool {
+        self.writer.send(news).is_ok() && self.answers.recv().unwrap_or(false)
     }
 }

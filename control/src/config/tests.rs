@@ -453,7 +453,7 @@ proptest! {
         for document in documents.iter().chain(documents.first()) {
             dp.apply_config(document.clone()).map_err(|e| TestCaseError::fail(e.to_string()))?;
             let there = dp.config();
-            dp.record_changes();
+            dp.record_changes_now();
             let recorded = journal::replay(&std::fs::read(&file).unwrap()).document;
             prop_assert_eq!(recorded.as_ref(), Some(&there));
             let mut wanted = document.clone();
