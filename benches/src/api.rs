@@ -1,5 +1,6 @@
 //! The binary API under load: route messages a second of a client that pipelines, and how long a `control_ping` of another
-//! client takes while that, and other long work of the control plane, is done.
+//! client takes while that, and other long work of the control plane, is done. The clients have the worker's core, which has little
+//! to do: on wharf's other core a ping would wait for the client that keeps wharf busy.
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -16,7 +17,7 @@ use wharf_control::api::{FRAME_HEADER, Message, Registry, Wire, Writer};
 
 use crate::histogram::Histogram;
 use crate::machine::Machine;
-use crate::process::{Stop, WorkDir};
+use crate::process::{Stop, WorkDir, pin};
 use crate::wharf::{Binaries, Wharf};
 use crate::{Place, Result};
 
@@ -279,11 +280,23 @@ fn large(wharf: &Wharf, dir: &Path, socket: &Path) -> Result<()> {
 
 /// Starts wharf, and goes through all phases.
 pub(crate) fn run(place: &Place, stop: &Stop) -> Result<()> {
-    let dir = WorkDir::new()?;
     let binaries = Binaries::locate(place.wharf.as_deref())?;
-    let wharf = Wharf::start(&binaries, place.dut_core, place.load_core, &dir, stop)?;
-    let socket = dir.path().join("api.sock");
     print!("{}", Machine::here().describe());
+    // A thread each: programs inherit the core of who starts them, and may be told to use others.
+    for part in [unrecorded, journal] {
+        let done = std::thread::scope(|scope| scope.spawn(|| part(place, stop, &binaries)).join());
+        done.unwrap_or_else(|_| Err("the load died".into()))?;
+        stop.check()?;
+    }
+    Ok(())
+}
+
+/// Without a journal.
+fn unrecorded(place: &Place, stop: &Stop, binaries: &Binaries) -> Result<()> {
+    let dir = WorkDir::new()?;
+    let wharf = Wharf::start(binaries, place.dut_core, place.load_core, &dir, stop)?;
+    pin(place.dut_core)?;
+    let socket = dir.path().join("api.sock");
     let command = |line: &str, things: u64| wharf.run(line).map(|_| things);
     phase("nothing", &socket, || {
         std::thread::sleep(Duration::from_secs(1));
@@ -311,10 +324,7 @@ pub(crate) fn run(place: &Place, stop: &Stop) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
         Ok(0)
     })?;
-    phase("a million routes, worker without rest", &socket, || command(&add, MANY.into()))?;
-    drop(wharf);
-    stop.check()?;
-    journal(place, stop, &binaries)
+    phase("a million routes, worker without rest", &socket, || command(&add, MANY.into()))
 }
 
 /// The same route messages, recorded.
@@ -323,6 +333,7 @@ fn journal(place: &Place, stop: &Stop, binaries: &Binaries) -> Result<()> {
     let (socket, file) = (dir.path().join("api.sock"), dir.path().join("journal"));
     let more = format!("config {{ journal {} }}", file.display());
     let _wharf = Wharf::start_with(binaries, (place.dut_core, place.load_core), &dir, stop, &more)?;
+    pin(place.dut_core)?;
     phase("half a million, with a journal", &socket, || routes(&socket))?;
     println!("the journal is {} MiB long", length(&file) >> 20);
     phase("their flush, with a journal", &socket, || flush(&socket))?;

@@ -4,6 +4,7 @@ mod common;
 
 use std::fmt::Write;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -251,4 +252,62 @@ fn the_journal_brings_the_state_back_after_sigkill() {
     daemon.stop();
     daemon.restart();
     assert_eq!(daemon.script("config show"), left);
+}
+
+/// A file system, gone when dropped.
+struct Tmpfs<'a>(&'a Path);
+
+impl<'a> Tmpfs<'a> {
+    fn new(at: &'a Path, size: &str) -> Self {
+        fs::create_dir(at).unwrap();
+        let made = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .status();
+        assert!(made.unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+/// Without room for the journal, changes are made and answered, and the log says that they are not recorded; with room again, all is.
+#[test]
+fn a_full_disk_costs_no_answer() {
+    let dir = TempDir::new();
+    let place = dir.path().join("small");
+    let small = Tmpfs::new(&place, "128k");
+    let mut daemon =
+        Daemon::start(None, &format!("cpu {{ workers 0 }} config {{ journal {}/journal }}", place.display()));
+    daemon.script("ip route add 10.0.0.0/8 via drop");
+    let filler = place.join("filler");
+    while fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&filler)
+        .unwrap()
+        .write_all(&[7; 4096])
+        .is_ok()
+    {}
+    // More than what is left of the journal's last page.
+    let more = (0..200).fold(String::new(), |all, n| all + &format!("ip route add 11.0.{n}.0/24 via drop\n"));
+    daemon.script(&more);
+    assert!(daemon.log().contains("changes are not recorded"), "{}", daemon.log());
+    fs::remove_file(&filler).unwrap();
+    wait_until("it is written again", PATIENCE, || daemon.log().contains("written again, all is in it"));
+    daemon.script("ip route add 12.0.0.0/8 via drop");
+    let there = daemon.script("config show");
+    daemon.kill9();
+    daemon.restart();
+    assert_eq!(daemon.script("config show"), there);
+    assert!(
+        there.contains("\"10.0.0.0/8\"")
+            && there.contains("\"11.0.199.0/24\"")
+            && there.contains("\"12.0.0.0/8\"")
+    );
+    drop((daemon, small));
 }
