@@ -18,7 +18,7 @@
 use super::lists::{Fields, Lists};
 use super::packet::{self, Malformed};
 use super::rule::Action;
-use super::sessions::{Ahead, Found, Opened, Opener, SessionKey, SessionTable, Ticks};
+use super::sessions::{Ahead, Found, Miss, Opened, Opener, SessionKey, SessionTable, Ticks};
 use super::tables::{AclTables, Direction, InterfaceAcl};
 use super::verdicts::{Verdict, Verdicts};
 use crate::event::{Event, EventSender};
@@ -159,17 +159,17 @@ impl<P: Place> AclPlugin<P> {
         sessions: &SessionTable,
         key: &SessionKey,
         now: Ticks,
-    ) -> Option<Found> {
-        let found = sessions.find(key)?;
+    ) -> Result<Found, Miss> {
+        let found = sessions.look(key)?;
         if sessions.is_expired(key, &found, now, &cx.tables().timeouts) {
             cx.count(Error::Expired);
             sessions.close(key);
-            return None;
+            return Err(sessions.missed(key));
         }
         let opened = if found.opener.output { Direction::Output } else { Direction::Input };
         let stands =
             found.opener.epoch == acl.side(opened).epoch || Self::recheck(cx, acl, sessions, key, &found);
-        stands.then_some(found)
+        if stands { Ok(found) } else { Err(sessions.missed(key)) }
     }
 
     /// Whether a packet belongs to a session, which it then keeps alive.
@@ -180,11 +180,11 @@ impl<P: Place> AclPlugin<P> {
         sessions: &SessionTable,
         key: &SessionKey,
         f: &Fields,
-    ) -> bool {
+    ) -> Result<(), Miss> {
         let now = Ticks::of(cx.now());
-        let Some(found) = Self::session(cx, acl, sessions, key, now) else { return false };
+        let found = Self::session(cx, acl, sessions, key, now)?;
         sessions.touch(&found, now, f.flags, Self::OUTPUT);
-        true
+        Ok(())
     }
 
     /// Whether an ICMP error quotes a packet of a session, which went the other way.
@@ -201,7 +201,7 @@ impl<P: Place> AclPlugin<P> {
         let quoted = packet::quoted(P::packet(p, acl), f);
         let key = quoted.and_then(|quoted| SessionKey::new(&quoted, interface, !Self::OUTPUT));
         let now = Ticks::of(cx.now());
-        key.is_some_and(|key| Self::session(cx, acl, sessions, &key, now).is_some())
+        key.is_some_and(|key| Self::session(cx, acl, sessions, &key, now).is_ok())
     }
 
     /// Whether the lists of today would open a session of yesterday.
@@ -233,13 +233,15 @@ impl<P: Place> AclPlugin<P> {
 
     /// Opens a session; false when the interface has too many.
     #[inline(always)]
-    fn open(cx: &Cx<'_, Self>, key: Option<&SessionKey>, f: &Fields, opener: Opener) -> bool {
+    fn open(cx: &Cx<'_, Self>, key: Option<(&SessionKey, Miss)>, f: &Fields, opener: Opener) -> bool {
         let tables = cx.tables();
         // An echo reply that nobody asked for opens nothing.
         let opens = !f.is_icmp() || f.is_echo_request();
-        let (Some(key), Some(sessions)) = (key.filter(|_| opens), &tables.sessions) else { return true };
+        let (Some((key, miss)), Some(sessions)) = (key.filter(|_| opens), &tables.sessions) else {
+            return true;
+        };
         let now = Ticks::of(cx.now());
-        match sessions.open(key, f.flags, opener, now, &tables.timeouts, tables.share) {
+        match sessions.open_missed(key, miss, f.flags, opener, now, &tables.timeouts, tables.share) {
             Opened::New => cx.count(Error::NewSession),
             Opened::Recycled => {
                 cx.count(Error::NewSession);
@@ -264,16 +266,17 @@ impl<P: Place> AclPlugin<P> {
             && let Some(sessions) = &cx.tables().sessions
         {
             let key = SessionKey::new(f, interface, Self::OUTPUT);
-            let is_known = match &key {
-                Some(key) => Self::in_session(cx, acl, sessions, key, f),
-                None => f.is_icmp_error() && Self::is_about_session(cx, p, interface, acl, f),
+            let missed = match &key {
+                Some(key) => Self::in_session(cx, acl, sessions, key, f).err().map(|miss| Some((key, miss))),
+                None if f.is_icmp_error() && Self::is_about_session(cx, p, interface, acl, f) => None,
+                None => Some(None),
             };
-            if is_known {
+            let Some(key) = missed else {
                 p.note(Met::Session.note());
                 return Disposition::NextFeature;
-            }
+            };
             // Not together with the call below: compiled for each, it takes 3 % less instructions.
-            return self.by_rules(cx, p, interface, acl, f, key.as_ref());
+            return self.by_rules(cx, p, interface, acl, f, key);
         }
         self.by_rules(cx, p, interface, acl, f, None)
     }
@@ -287,7 +290,7 @@ impl<P: Place> AclPlugin<P> {
         interface: SwIfIndex,
         acl: &InterfaceAcl,
         f: &Fields,
-        key: Option<&SessionKey>,
+        key: Option<(&SessionKey, Miss)>,
     ) -> Disposition<Self> {
         let tables = cx.tables();
         let side = acl.side(P::DIRECTION);

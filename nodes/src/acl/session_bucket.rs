@@ -12,7 +12,7 @@ pub(super) const WAYS: usize = 8;
 #[derive(FromZeros, KnownLayout)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// 1 while a writer is here.
+    /// Odd while a writer is here; each leaves another number behind, by which it is seen that one was.
     pub(super) lock: AtomicU32,
     /// Bits of the hash; 0 is free.
     pub(super) tags: [AtomicU32; WAYS],

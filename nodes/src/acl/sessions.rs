@@ -73,6 +73,14 @@ pub struct Found {
     pub opener: Opener,
 }
 
+/// A session that was not found.
+#[derive(Clone, Copy, Debug)]
+pub struct Miss {
+    hash: u64,
+    /// [`Bucket::lock`] of the first bucket before the look; odd if that says nothing.
+    seen: u32,
+}
+
 /// The lookups that are to come: first their bucket is asked for, and some packets later, when that is there, their record.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
@@ -227,14 +235,31 @@ impl SessionTable {
     }
 
     /// The session of a key, expired ones included.
-    #[inline(always)]
     pub fn find(&self, key: &SessionKey) -> Option<Found> {
+        self.look(key).ok()
+    }
+
+    /// As [`SessionTable::find`]; what is known of one that is not there is for [`SessionTable::open_missed`].
+    ///
+    /// # Errors
+    /// There is none.
+    #[inline(always)]
+    pub fn look(&self, key: &SessionKey) -> Result<Found, Miss> {
         let hash = self.hash(key);
         let [first, second] = self.places(hash);
-        match self.find_in(first, Self::tag(hash), key) {
+        // Before all else is read there.
+        let seen = self.bucket(first).map_or(1, |bucket| bucket.lock.load(Ordering::Acquire));
+        let found = match self.find_in(first, Self::tag(hash), key) {
             None => self.find_in(second, Self::tag(hash), key),
             found => found,
-        }
+        };
+        found.ok_or(Miss { hash, seen })
+    }
+
+    /// What is known of a key whose session went since it was found.
+    #[inline(always)]
+    pub fn missed(&self, key: &SessionKey) -> Miss {
+        Miss { hash: self.hash(key), seen: 1 }
     }
 
     #[inline(always)]
@@ -303,7 +328,6 @@ impl SessionTable {
     }
 
     /// Opens a session for an interface whose share is `share`.
-    #[inline(always)]
     pub fn open(
         &self,
         key: &SessionKey,
@@ -313,14 +337,30 @@ impl SessionTable {
         timeouts: &Timeouts,
         share: u32,
     ) -> Opened {
+        self.open_missed(key, self.missed(key), flags, opener, now, timeouts, share)
+    }
+
+    /// As [`SessionTable::open`], behind a look for the session.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // They have nothing in common.
+    pub fn open_missed(
+        &self,
+        key: &SessionKey,
+        Miss { hash, seen }: Miss,
+        flags: u8,
+        opener: Opener,
+        now: Ticks,
+        timeouts: &Timeouts,
+        share: u32,
+    ) -> Opened {
         let owner = key.interface();
         let Some(count) = self.counts.get(owner.index()) else { return Opened::Full };
-        let hash = self.hash(key);
         let tag = Self::tag(hash);
         let [first, second] = self.places(hash);
-        // Who opens a session holds its first bucket: nobody else opens the same one meanwhile.
+        // Who opens a session holds its first bucket: nobody else opens the same one meanwhile, or did since nobody was there.
         let Some(a) = self.lock(first) else { return Opened::Busy };
-        if self.find_in(first, tag, key).or_else(|| self.find_in(second, tag, key)).is_some() {
+        if a.was != seen && self.find_in(first, tag, key).or_else(|| self.find_in(second, tag, key)).is_some()
+        {
             return Opened::Known;
         }
         let is_full = count.load(Ordering::Relaxed) >= share;
@@ -475,8 +515,11 @@ impl SessionTable {
 
     fn lock(&self, at: usize) -> Option<Locked<'_>> {
         let bucket = self.bucket(at)?;
-        let locked = bucket.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
-        locked.ok().map(|_| Locked { table: self, bucket, at })
+        let was = bucket.lock.load(Ordering::Relaxed);
+        let is_free = was & 1 == 0;
+        let locked = is_free
+            && bucket.lock.compare_exchange(was, was + 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        locked.then_some(Locked { table: self, bucket, at, was })
     }
 }
 
@@ -485,6 +528,8 @@ struct Locked<'a> {
     table: &'a SessionTable,
     bucket: &'a Bucket,
     at: usize,
+    /// The lock's number before.
+    was: u32,
 }
 
 impl Locked<'_> {
@@ -571,7 +616,7 @@ fn oldest_of<const N: usize>(
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.bucket.lock.store(0, Ordering::Release);
+        self.bucket.lock.store(self.was.wrapping_add(2), Ordering::Release);
     }
 }
 

@@ -196,3 +196,26 @@ fn readers_never_see_one_session_under_another_key() {
         writers.into_iter().for_each(|w| w.join().unwrap());
     });
 }
+
+/// What was not there when it was looked for is not opened twice.
+#[test]
+fn a_miss_is_believed_as_long_as_nobody_was_at_the_bucket() {
+    let t = SessionTable::new(1024, SEED).unwrap();
+    let open = |key: &SessionKey, miss: Miss, share: u32| {
+        t.open_missed(key, miss, 0, opener(), Ticks(1000), &Timeouts::default(), share)
+    };
+    let key = key(1, 7);
+    let [early, late] = [(); 2].map(|()| t.look(&key).unwrap_err());
+    assert_eq!(open(&key, early, 9), Opened::New);
+    assert_eq!(open(&key, late, 9), Opened::Known);
+    assert_eq!(open(&key, t.missed(&key), 9), Opened::Known);
+    assert_eq!(t.count(SwIfIndex(1)), 1);
+    t.close(&key);
+    let (miss, [first, _]) = (t.look(&key).unwrap_err(), t.buckets(&key));
+    let locked = t.lock(first).unwrap();
+    let during = t.look(&key).unwrap_err();
+    assert_eq!(open(&key, miss, 9), Opened::Busy);
+    drop(locked);
+    assert_eq!(open(&key, during, 9), Opened::New);
+    assert_eq!(open(&key, miss, 9), Opened::Known);
+}
