@@ -366,3 +366,41 @@ fn changes_under_load() {
     }
     lab.survived();
 }
+
+/// The other way round: wharf is the client, the server is hostile, and an echo is behind wharf.
+#[test]
+fn a_hostile_server() {
+    let lab = Lab::new();
+    let socket = lab.daemon.file("served.sock");
+    lab.daemon.script(&format!(
+        "create memif socket id 3 filename {}
+         create interface memif id 0 socket-id 3 slave
+         set interface l2 xconnect memif3/0 memif1/1
+         set interface l2 xconnect memif1/1 memif3/0
+         set interface state memif3/0 up",
+        socket.display()
+    ));
+    let serve = |case: &str, milliseconds: u64| {
+        let mut command = lab.command(case, milliseconds);
+        let said = run(command.arg("--socket").arg(&socket));
+        eprintln!("{case}, seed {}: {}", std::process::id(), said.trim_end());
+        said
+    };
+    serve("serve-messages", 0);
+    let said = serve("serve-rings", 6000);
+    let sent: u64 = said.split(" sent").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    let received: u64 = said.split(" received").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(sent > 1000 && received > 1000, "no traffic to attack: {said}");
+    let violations = &lab.daemon.json("show memif memif3/0")["interfaces"][0]["violations"];
+    for kind in ["index", "bad-descriptor"] {
+        assert!(violations[kind].as_u64() > Some(0), "{kind} is not counted: {violations}");
+    }
+    wait_until("the server is gone", PATIENCE, || !connected(&lab.daemon, "memif3/0"));
+    lab.daemon.script(
+        "delete interface memif memif3/0
+         delete memif socket id 3
+         set interface l2 xconnect memif1/0 memif1/1
+         set interface l2 xconnect memif1/1 memif1/0",
+    );
+    lab.survived();
+}

@@ -19,6 +19,7 @@ const QUIET_LEAST: usize = 8;
 /// [`QUIET_SHARE`] turns at most, and a worker without work turns fast, and looks at all of them before it sleeps.
 #[derive(Debug, Default)]
 pub(super) struct Rota {
+    /// In their order.
     busy: Vec<usize>,
     quiet: Vec<usize>,
     /// Place in `quiet` of the next one to be polled.
@@ -33,12 +34,11 @@ impl Rota {
         self.next = 0;
     }
 
-    /// The input at place `k` of the busy ones has nothing to do. Another, polled already when they are polled backwards, takes its
-    /// place.
+    /// The input at place `k` of the busy ones has nothing to do; the next one has its place then.
     #[cold]
     fn rest(&mut self, k: usize) {
         if k < self.busy.len() {
-            let input = self.busy.swap_remove(k);
+            let input = self.busy.remove(k);
             self.quiet.push(input);
         }
     }
@@ -48,7 +48,8 @@ impl Rota {
     fn rise(&mut self, k: usize) {
         if k < self.quiet.len() {
             let input = self.quiet.swap_remove(k);
-            self.busy.push(input);
+            let at = self.busy.partition_point(|other| *other < input);
+            self.busy.insert(at, input);
         }
     }
 
@@ -78,15 +79,15 @@ impl Worker {
         let mut any = false;
         let mut vain = Vain::default();
         let mut frame = self.new_frame();
-        let mut k = self.rota.busy.len();
-        while k > 0 {
-            k -= 1;
-            let Some(input) = self.rota.busy.get(k).copied() else { continue };
+        let mut k = 0;
+        while let Some(input) = self.rota.busy.get(k).copied() {
             if self.poll_input(input, &mut frame, &mut vain) {
                 any = true;
             } else if self.inputs.get(input).is_none_or(|i| i.silent >= QUIET_AFTER) {
                 self.rota.rest(k);
+                continue;
             }
+            k += 1;
         }
         let share = if self.rota.quiet.is_empty() { 0 } else { self.rota.share() };
         for _ in 0..share {

@@ -1,6 +1,6 @@
 //! The cases by name; see each.
 
-use crate::{Options, handshake, rings};
+use crate::{Options, handshake, rings, serve};
 
 /// Runs a case; what it did, or what the server did wrong.
 pub(crate) fn run(options: &Options) -> Result<String, String> {
@@ -19,6 +19,8 @@ pub(crate) fn run(options: &Options) -> Result<String, String> {
         "eventfds" => rings::eventfds(options),
         "storm" => rings::storm(options),
         "churn" => rings::churn(options),
+        "serve-messages" => serve::messages(options),
+        "serve-rings" => serve::rings(options),
         "wrap" => rings::wrap(options),
         other => Err(format!("there is no case {other}")),
     }

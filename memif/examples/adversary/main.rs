@@ -1,4 +1,4 @@
-//! A hostile client, for tests of a memif server: `adversary --socket PATH --id N --case NAME`.
+//! A hostile client, for tests of a memif server: `adversary --socket PATH --id N --case NAME`. Cases `serve-*` are a hostile server.
 //!
 //! It attaches to an interface and does what no honest client does; then it says on standard output what it did, and
 //! exits with 1 if the server let it (a message that must be refused was not), and with 3 if it found the bytes of
@@ -10,6 +10,7 @@ mod cases;
 mod handshake;
 mod memory;
 mod rings;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

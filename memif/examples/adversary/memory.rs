@@ -64,6 +64,24 @@ impl Memory {
         let rings = 2 * u32::from(queues);
         let size = rings * ring_bytes(log2) as u32 + rings * (BUFFER << log2);
         let fd = memfd(size.into(), SealFlags::SHRINK);
+        let memory = Self::map(fd, size, queues, log2);
+        for ring in 0..rings as u16 {
+            memory.set_u32(memory.ring(ring) + wire::ring::COOKIE as u32, COOKIE);
+            memory.set_head(ring, start);
+            memory.set_tail(ring, start);
+            for slot in 0..memory.slots() {
+                memory.describe(ring, slot, memory.empty(ring, slot));
+            }
+        }
+        memory
+    }
+
+    /// A client's region, with a ring of each direction at its start.
+    pub(crate) fn of(fd: OwnedFd, size: u32, log2: u8) -> Self {
+        Self::map(fd, size, 1, log2)
+    }
+
+    fn map(fd: OwnedFd, size: u32, queues: u16, log2: u8) -> Self {
         // SAFETY: a new mapping at an address of the kernel's choice; it stays to the end of the process.
         let base = unsafe {
             rustix::mm::mmap(
@@ -75,16 +93,7 @@ impl Memory {
                 0,
             )
         };
-        let memory = Self { fd, base: base.expect("mmap").cast(), size, queues, log2 };
-        for ring in 0..rings as u16 {
-            memory.set_u32(memory.ring(ring) + wire::ring::COOKIE as u32, COOKIE);
-            memory.set_head(ring, start);
-            memory.set_tail(ring, start);
-            for slot in 0..memory.slots() {
-                memory.describe(ring, slot, memory.empty(ring, slot));
-            }
-        }
-        memory
+        Self { fd, base: base.expect("mmap").cast(), size, queues, log2 }
     }
 
     pub(crate) fn slots(&self) -> u16 {
@@ -143,6 +152,12 @@ impl Memory {
         unsafe { (*self.base.add(offset as usize).cast::<AtomicU64>()).store(value, Ordering::Relaxed) }
     }
 
+    fn u64(&self, offset: u32) -> u64 {
+        self.check(offset, 8);
+        // SAFETY: as above.
+        unsafe { (*self.base.add(offset as usize).cast::<AtomicU64>()).load(Ordering::Relaxed) }
+    }
+
     pub(crate) fn head(&self, ring: u16) -> u16 {
         self.u16(self.ring(ring) + wire::ring::HEAD as u32)
     }
@@ -170,6 +185,11 @@ impl Memory {
         let at = self.slot(ring, slot);
         self.set_u64(at, w0);
         self.set_u64(at + 8, w1);
+    }
+
+    pub(crate) fn described(&self, ring: u16, slot: u16) -> Descriptor {
+        let at = self.slot(ring, slot);
+        Descriptor::from_words(self.u64(at), self.u64(at + 8))
     }
 
     /// Writes a packet into a slot's own buffer.

@@ -14,7 +14,7 @@ use crate::memory::{BUFFER, Memory, Random};
 type Done = Result<String, String>;
 
 /// Bytes of our own packets, which may come back.
-const MINE: u8 = 0x5a;
+pub(crate) const MINE: u8 = 0x5a;
 
 /// Traffic as it should be: packets out of ring 0, and what comes into ring `queues` taken and posted again.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Traffic {
 }
 
 /// One thing that is written where it must not be.
-fn scribble(memory: &Memory, what: u64, random: &mut Random) {
+pub(crate) fn scribble(memory: &Memory, what: u64, random: &mut Random) {
     let ring = random.below(2) as u16;
     let slot = random.below(memory.slots().into()) as u16;
     let own = memory.empty(ring, slot);
@@ -100,7 +100,7 @@ fn scribble(memory: &Memory, what: u64, random: &mut Random) {
 }
 
 /// Kinds of [`scribble`].
-const KINDS: u64 = 10;
+pub(crate) const KINDS: u64 = 10;
 
 /// M5: a second thread writes to the rings at full speed while traffic flows; one kind at a time, then all of them.
 pub(crate) fn rings(options: &Options) -> Done {
