@@ -159,7 +159,9 @@ pub(crate) fn messages(options: &Options) -> Done {
             if stage == Stage::Connected { Message::Ack } else { connected() }.encode().to_vec(),
             disconnect().encode().to_vec(),
         ];
-        for (bytes, with) in wrong.iter().flat_map(|bytes| [(bytes, false), (bytes, true)]) {
+        // What is well-formed, with a descriptor too.
+        let with = wrong.iter().skip(6).map(|bytes| (bytes, true));
+        for (bytes, with) in wrong.iter().map(|bytes| (bytes, false)).chain(with) {
             let mut client = Client::accept(&listener)?;
             client.lead(stage)?;
             // What it had to say here may be on its way.
