@@ -21,7 +21,7 @@ const CROWDED: usize = 3;
 /// Interfaces that can have sessions: those with a lower index.
 const MAX_OWNERS: usize = 1 << 16;
 /// Other buckets where an interface beyond its share looks for a session of its own to give up.
-const HUNT: u64 = 8;
+const HUNT: usize = 8;
 
 /// Buckets of a part, see [`SessionTable::sweep`].
 const PART: usize = 256;
@@ -46,7 +46,9 @@ const OPENER: usize = 7;
 /// See the module.
 pub struct SessionTable {
     sets: Box<[Set]>,
+    /// By interface: how many it has, and the bucket where it last had to give one up.
     counts: Box<[AtomicU32]>,
+    hands: Box<[AtomicU32]>,
     limit: usize,
     seed: [u64; 4],
     mask: u64,
@@ -147,6 +149,7 @@ impl SessionTable {
         Ok(SessionTable {
             sets: mapping::zeroed(buckets).ok_or_else(|| none(()))?,
             counts: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(|_| none(()))?,
+            hands: <[AtomicU32]>::new_box_zeroed_with_elems(MAX_OWNERS).map_err(|_| none(()))?,
             limit,
             // Few bits set would leave few bits mixed.
             seed: seed.map(spread),
@@ -166,7 +169,7 @@ impl SessionTable {
 
     /// Bytes that the table takes.
     pub fn bytes(&self) -> usize {
-        self.sets.len() * size_of::<Set>() + self.counts.len() * 4
+        self.sets.len() * size_of::<Set>() + (self.counts.len() + self.hands.len()) * 4
     }
 
     #[inline(always)]
@@ -371,10 +374,19 @@ impl SessionTable {
         }
         let mut recycled = Opened::New;
         let mut free = a.take_free();
+        let is_crowded = a.free() <= CROWDED;
+        if is_full
+            && !is_crowded
+            && let Some(slot) = free
+            && self.make_room(owner, [first; 2], now, timeouts)
+        {
+            self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
+            return Opened::Recycled;
+        }
         // Held, as the first is, until the session is written.
         let mut other = None;
         // The first bucket is the one that lookups read first; the second is for when that fills up.
-        if a.free() <= CROWDED || is_full {
+        if is_crowded || is_full {
             let Some(b) = self.lock(second) else { return Opened::Busy };
             let b = &*other.insert(b);
             if is_full
@@ -384,7 +396,7 @@ impl SessionTable {
                 self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
                 return Opened::Recycled;
             }
-            if b.free() > a.free() && a.free() <= CROWDED {
+            if b.free() > a.free() && is_crowded {
                 free = b.take_free();
             }
             if free.is_none() {
@@ -395,7 +407,12 @@ impl SessionTable {
                 match oldest_of([&a, b], owner, now, timeouts) {
                     Some(here) => free = Some(here),
                     // There is room here, but not for this interface before one of its own has gone elsewhere.
-                    None if free.is_some() && self.hunt(hash, owner, [first, second], now, timeouts) => {}
+                    None if is_crowded
+                        && free.is_some()
+                        && self.make_room(owner, [first, second], now, timeouts) =>
+                    {
+                        count.fetch_sub(1, Ordering::Relaxed);
+                    }
                     None => return Opened::Full,
                 }
             }
@@ -407,16 +424,34 @@ impl SessionTable {
         recycled
     }
 
-    /// Gives up a session of `owner` in some other bucket.
-    fn hunt(&self, hash: u64, owner: SwIfIndex, not: [usize; 2], now: Ticks, timeouts: &Timeouts) -> bool {
-        (1..=HUNT).any(|step| {
-            let at = ((hash >> 16).wrapping_add(step.wrapping_mul(0x9e37_79b9)) & self.mask) as usize;
-            // A look first: most have none of its own.
+    /// Takes a session of `owner` out of some other bucket than `not`, but not out of its count. A hand that goes round looks at one
+    /// bucket after the other, so that their lines can be asked for beforehand, and what has been there for long goes first.
+    #[inline(always)]
+    fn make_room(&self, owner: SwIfIndex, not: [usize; 2], now: Ticks, timeouts: &Timeouts) -> bool {
+        let Some(hand) = self.hands.get(owner.index()) else { return false };
+        let behind = |at: usize, n: usize| (at + n) & self.mask as usize;
+        let mut at = hand.load(Ordering::Relaxed) as usize;
+        let found = (0..HUNT).any(|_| {
+            at = behind(at, 1);
+            // A look first: some have none of its own.
             let has = self.bucket(at).is_some_and(|bucket| bucket.least(owner, 0, now).is_some());
-            let locked = if not.contains(&at) || !has { None } else { self.lock(at) };
-            let victim = locked.as_ref().and_then(|l| oldest_of([l], owner, now, timeouts));
-            victim.inspect(|slot| self.release(*slot)).is_some()
-        })
+            let Some(locked) = (if not.contains(&at) || !has { None } else { self.lock(at) }) else {
+                return false;
+            };
+            let half_open = locked.half_open_of(owner, now);
+            let victim = half_open.or_else(|| oldest_of([&locked], owner, now, timeouts));
+            victim.inspect(|slot| locked.bucket.tags[slot % WAYS].store(0, Ordering::Relaxed)).is_some()
+        });
+        // Workers that share an interface move it together; where it is exactly does not matter.
+        hand.store(at as u32, Ordering::Relaxed);
+        if let Some(next) = self.sets.get(behind(at, 1)) {
+            let way = next.bucket.least(owner, 0, now).map_or(0, Least::way);
+            wharf_engine::prefetch(&next.records[way]);
+        }
+        for n in [2, 3] {
+            self.bucket(behind(at, n)).into_iter().for_each(|bucket| wharf_engine::prefetch(bucket));
+        }
+        found
     }
 
     #[inline(always)]
