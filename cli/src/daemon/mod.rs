@@ -265,6 +265,8 @@ fn serve(config: &StartupConfig, cores: &Cores, log: Log) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(runner);
     dataplane.main().shut_down();
+    // Who waited for the journal hears that it has all.
+    api.finish();
     server.stop();
     if let Some(pidfile) = &config.unix.pidfile {
         let _ = fs::remove_file(pidfile);

@@ -143,7 +143,18 @@ impl Connection {
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         let unread = self.unread();
         unread > TOO_FULL && self.client.interface_events.is_some()
-            || unread > 0 && now.saturating_duration_since(self.moved) > UNREAD_FOR
+            || unread > 0
+                && self.unrecorded.is_none()
+                && now.saturating_duration_since(self.moved) > UNREAD_FOR
+    }
+
+    /// Writes what was held back until it was recorded.
+    pub(super) fn finish(&mut self) {
+        if self.is_recorded() {
+            self.unrecorded = None;
+            // Who is gone hears nothing.
+            let _ = self.write();
+        }
     }
 
     /// Reads, answers, and writes, some of each, until about a time.
@@ -183,7 +194,10 @@ impl Connection {
         if self.unrecorded.as_ref().is_some_and(|ticket| !ticket.is_done()) {
             return Ok(Turn::Wait);
         }
-        self.unrecorded = None;
+        if self.unrecorded.take().is_some() {
+            // It could take nothing before.
+            self.moved = Instant::now();
+        }
         let before = dp.recorded();
         self.paused = self.paused.filter(|_| !self.hung_up);
         if self.paused.is_none() {

@@ -187,6 +187,11 @@ impl ApiServer {
         paused.chain(self.accept_after).fold(now + Duration::from_secs(1), Instant::min)
     }
 
+    /// Gives clients that waited for the journal their answers, and does nothing more for anybody.
+    pub fn finish(&mut self) {
+        self.clients.values_mut().for_each(|slot| slot.connection.finish());
+    }
+
     fn turn(&mut self, number: u64, dp: &mut Dataplane, share: Duration) {
         let Some(slot) = self.clients.get_mut(&number) else { return };
         let until = Instant::now() + share;
@@ -208,6 +213,8 @@ impl ApiServer {
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, interest.0);
         flags.set(EventFlags::OUT, interest.1);
+        // That it hangs up is told even then, without end.
+        flags.set(EventFlags::ONESHOT, interest == (false, false));
         if epoll::modify(&self.epoll, &slot.connection.stream, EventData::new_u64(number), flags).is_err() {
             self.close(number, "can't be waited for");
         }

@@ -146,8 +146,8 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Has what has changed recorded, if there is a journal. Called before anybody is told that a change was made; who then waits for
-    /// [`Dataplane::unrecorded`].
+    /// Has what has changed recorded, if there is a journal. Called before who made a change is told that it was made, which waits for
+    /// [`Dataplane::unrecorded`]; others may see it before.
     pub(crate) fn record_changes(&mut self) {
         // Of changes that are one, the half is never recorded.
         if self.journal.is_none() || self.is_reserved() {
@@ -186,6 +186,7 @@ impl Dataplane {
 
     /// Ends the journal: what goes from now on is there at the next start.
     pub(crate) fn end_journal(&mut self) {
+        self.journal.iter_mut().for_each(Journal::hurry);
         self.record_changes();
         self.changes.set(false);
         self.journal = None;

@@ -51,8 +51,10 @@ impl New {
 
     /// Puts it in the place of the other.
     pub(super) fn rename(self, path: &Path) -> io::Result<File> {
+        // First: once it has the name, nothing may fail.
+        let file = self.file.try_clone()?;
         fs::rename(&self.path, path)?;
-        self.file.try_clone()
+        Ok(file)
     }
 }
 

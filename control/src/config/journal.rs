@@ -119,6 +119,8 @@ pub struct Journal {
     tried: Option<Instant>,
     /// Changes were left out since then.
     missed: bool,
+    /// The last record that says all there is.
+    all: u64,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -207,6 +209,7 @@ impl Journal {
             asked: 0,
             tried: None,
             missed: false,
+            all: 0,
             threads: Vec::new(),
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
@@ -223,7 +226,9 @@ impl Journal {
     /// Has a record of changes written, if there is one. `all` makes the document of what there is: after a record that could not
     /// be written, one of everything follows as soon as that can be.
     pub(crate) fn append(&mut self, line: Option<Line>, all: impl FnOnce() -> Document) {
-        let line = if self.missed || self.progress.is_broken() {
+        // What comes behind a record of everything is left out with it, if that can't be written.
+        let retries = !self.progress.is_done(self.all);
+        let line = if !retries && (self.missed || self.progress.is_broken()) {
             let now = Instant::now();
             if self.tried.is_some_and(|tried| now < tried + AGAIN) {
                 self.missed |= line.is_some();
@@ -239,6 +244,9 @@ impl Journal {
         match line {
             Ok((line, all)) => {
                 self.asked += 1;
+                if all {
+                    self.all = self.asked;
+                }
                 // It is there as long as the journal is.
                 let _ = self.orders.send(Order::Record(line, all));
             }
@@ -247,6 +255,11 @@ impl Journal {
                 self.missed = true;
             }
         }
+    }
+
+    /// The next attempt to write all there is, if one is needed, is due.
+    pub(crate) fn hurry(&mut self) {
+        self.tried = None;
     }
 
     /// Records that were handed over so far.

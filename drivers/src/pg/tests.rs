@@ -263,7 +263,8 @@ fn a_rate_is_kept() {
     let start = clock::nanos();
     while rig.sent() < 1000 {
         rig.turn();
-        let most = (clock::nanos() - start) as f64 * rate / 1e9 + 1.0;
+        // The worker's clock and this one may be some hundred nanoseconds apart.
+        let most = (clock::nanos() - start) as f64 * rate / 1e9 + 2.0;
         assert!(rig.sent() as f64 <= most, "{} of {most}", rig.sent());
     }
 }

@@ -97,6 +97,8 @@ impl Worker {
             if self.poll_input(input, &mut frame, &mut vain) {
                 any = true;
                 self.rota.rise(k);
+                // Another has its place.
+                self.rota.next = k;
             }
         }
         self.count_vain(&mut vain);

@@ -18,6 +18,10 @@ impl Worker {
             work = !input.device.arm();
             armed += 1;
         }
+        if work && armed != 0 {
+            // Not asked for only when it is its turn.
+            self.rota.wake(armed - 1);
+        }
         if !work {
             self.sleep_armed();
         }

@@ -34,6 +34,11 @@ pub(crate) fn refusals(count: u64) -> Result<String, String> {
     Ok(format!("{count} messages refused, {late} of them late"))
 }
 
+/// What was wrong at `start` is refused now.
+pub(crate) fn note_refusal(start: Instant) {
+    LATE.fetch_add(u64::from(start.elapsed() > PROMPT), Ordering::Relaxed);
+}
+
 /// What the server said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -170,7 +175,7 @@ impl Attach {
     pub(crate) fn refused(&self, what: &str) -> Result<String, String> {
         let start = Instant::now();
         let answer = self.answer(ANSWER);
-        LATE.fetch_add(u64::from(start.elapsed() > PROMPT), Ordering::Relaxed);
+        note_refusal(start);
         match answer {
             Answer::Message(Message::Disconnect { reason, .. }) => Ok(reason),
             Answer::Closed => Ok("closed".into()),

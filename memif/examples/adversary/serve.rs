@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use crate::Options;
-use crate::attach::{ANSWER, Attach, TURN, eventfd, refusals};
+use crate::attach::{ANSWER, Answer, Attach, TURN, eventfd, note_refusal, refusals};
 use crate::memory::{Memory, Random};
 use crate::rings::{KINDS, scribble};
 
@@ -170,8 +170,11 @@ pub(crate) fn messages(options: &Options) -> Done {
             let start = Instant::now();
             loop {
                 match client.attach.answer(ANSWER) {
-                    answer if answer.is_end() => break,
-                    crate::attach::Answer::Message(_) if start.elapsed() < ANSWER => {}
+                    answer if answer.is_end() => {
+                        note_refusal(start);
+                        break;
+                    }
+                    Answer::Message(_) if start.elapsed() < ANSWER => {}
                     other => return Err(format!("not refused: {bytes:02x?} at {stage:?}: {other:?}")),
                 }
             }

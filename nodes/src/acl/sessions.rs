@@ -378,7 +378,7 @@ impl SessionTable {
         if is_full
             && !is_crowded
             && let Some(slot) = free
-            && self.make_room(owner, [first; 2], now, timeouts)
+            && self.make_room(owner, [first; 2], now, timeouts, false)
         {
             self.write(slot, tag, key, State::new(now, flags, opener.output), opener);
             return Opened::Recycled;
@@ -407,10 +407,7 @@ impl SessionTable {
                 match oldest_of([&a, b], owner, now, timeouts) {
                     Some(here) => free = Some(here),
                     // There is room here, but not for this interface before one of its own has gone elsewhere.
-                    None if is_crowded
-                        && free.is_some()
-                        && self.make_room(owner, [first, second], now, timeouts) =>
-                    {
+                    None if free.is_some() && self.make_room(owner, [first, second], now, timeouts, true) => {
                         count.fetch_sub(1, Ordering::Relaxed);
                     }
                     None => return Opened::Full,
@@ -424,10 +421,17 @@ impl SessionTable {
         recycled
     }
 
-    /// Takes a session of `owner` out of some other bucket than `not`, but not out of its count. A hand that goes round looks at one
+    /// Takes a session of `owner`, half-open or `any`, out of some other bucket than `not`, but not out of its count. A hand that goes round looks at one
     /// bucket after the other, so that their lines can be asked for beforehand, and what has been there for long goes first.
     #[inline(always)]
-    fn make_room(&self, owner: SwIfIndex, not: [usize; 2], now: Ticks, timeouts: &Timeouts) -> bool {
+    fn make_room(
+        &self,
+        owner: SwIfIndex,
+        not: [usize; 2],
+        now: Ticks,
+        timeouts: &Timeouts,
+        any: bool,
+    ) -> bool {
         let Some(hand) = self.hands.get(owner.index()) else { return false };
         let behind = |at: usize, n: usize| (at + n) & self.mask as usize;
         let mut at = hand.load(Ordering::Relaxed) as usize;
@@ -439,7 +443,7 @@ impl SessionTable {
                 return false;
             };
             let half_open = locked.half_open_of(owner, now);
-            let victim = half_open.or_else(|| oldest_of([&locked], owner, now, timeouts));
+            let victim = half_open.or_else(|| oldest_of([&locked], owner, now, timeouts).filter(|_| any));
             victim.inspect(|slot| locked.bucket.tags[slot % WAYS].store(0, Ordering::Relaxed)).is_some()
         });
         // Workers that share an interface move it together; where it is exactly does not matter.
