@@ -4,17 +4,16 @@
 use std::time::{Duration, Instant};
 
 use crate::histogram::Histogram;
+use crate::idle::used_idle;
 use crate::load::connect;
 use crate::machine::Machine;
-use crate::process::{Stop, WorkDir, cpu_seconds, memory, pin};
+use crate::process::{Stop, WorkDir, memory, pin};
 use crate::traffic::Traffic;
 use crate::wharf::{Binaries, Wharf};
 use crate::{Place, Result, wharf};
 
 /// Time for a packet to come through.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// After the last attachment, before watching.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// Attaches `count` clients (an even number), in pairs that wharf cross-connects in interrupt mode, and prints how long it took
 /// each second one until the first of its pair had a packet from it; then watches them all idle for `time`.
@@ -67,14 +66,7 @@ pub(crate) fn run(place: &Place, count: u32, time: Duration, stop: &Stop) -> Res
         times.total()
     );
 
-    std::thread::sleep(SETTLE);
-    let (begin, before) = (Instant::now(), cpu_seconds(pid)?);
-    while begin.elapsed() < time {
-        std::thread::sleep(Duration::from_millis(50));
-        stop.check()?;
-        wharf.program.check()?;
-    }
-    let used = (cpu_seconds(pid)? - before) / begin.elapsed().as_secs_f64() * 100.0;
+    let used = used_idle(&mut wharf, time, stop)?;
     let (now, _) = memory(pid)?;
     println!(
         "with no traffic on any, in interrupt mode: {used:.1} % of a core over {:.0} s, {now:.1} MiB resident",

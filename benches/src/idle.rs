@@ -40,6 +40,19 @@ impl Drop for Veths {
     }
 }
 
+/// Watches a wharf that is left alone for `time`, once it is quiet; the part of a core that it uses, in per cent.
+pub(crate) fn used_idle(wharf: &mut Wharf, time: Duration, stop: &Stop) -> Result<f64> {
+    std::thread::sleep(SETTLE);
+    let pid = wharf.program.id();
+    let (begin, before) = (Instant::now(), cpu_seconds(pid)?);
+    while begin.elapsed() < time {
+        std::thread::sleep(Duration::from_millis(50));
+        stop.check()?;
+        wharf.program.check()?;
+    }
+    Ok((cpu_seconds(pid)? - before) / begin.elapsed().as_secs_f64() * 100.0)
+}
+
 /// Starts wharf with two memif interfaces that are connected, cross-connected, and silent, and two AF_XDP interfaces if
 /// told so; watches it for `time`.
 pub(crate) fn run(place: &Place, time: Duration, af_xdp: bool, stop: &Stop) -> Result<()> {
@@ -67,15 +80,7 @@ pub(crate) fn run(place: &Place, time: Duration, af_xdp: bool, stop: &Stop) -> R
         stop.check()?;
         wharf.program.check()
     })?;
-    std::thread::sleep(SETTLE);
-
-    let (begin, before) = (Instant::now(), cpu_seconds(pid)?);
-    while begin.elapsed() < time {
-        std::thread::sleep(Duration::from_millis(50));
-        stop.check()?;
-        wharf.program.check()?;
-    }
-    let used = (cpu_seconds(pid)? - before) / begin.elapsed().as_secs_f64() * 100.0;
+    let used = used_idle(&mut wharf, time, stop)?;
     let (now, most) = memory(pid)?;
     drop(load);
     println!(

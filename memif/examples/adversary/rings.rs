@@ -8,7 +8,7 @@ use memif::wire::{self, DESC_FLAG_NEXT, Descriptor, RING_FLAG_MASK_INT};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use crate::Options;
-use crate::attach::Link;
+use crate::attach::{Attach, Link};
 use crate::memory::{BUFFER, Memory, Random};
 
 type Done = Result<String, String>;
@@ -59,7 +59,7 @@ impl Traffic {
 }
 
 /// One thing that is written where it must not be.
-pub(crate) fn scribble(memory: &Memory, what: u64, random: &mut Random) {
+fn scribble(memory: &Memory, what: u64, random: &mut Random) {
     let ring = random.below(2) as u16;
     let slot = random.below(memory.slots().into()) as u16;
     let own = memory.empty(ring, slot);
@@ -102,6 +102,39 @@ pub(crate) fn scribble(memory: &Memory, what: u64, random: &mut Random) {
 /// Kinds of [`scribble`].
 pub(crate) const KINDS: u64 = 10;
 
+/// Lets traffic flow, a `turn` at a time, while a second thread writes to the rings at full speed: one kind of thing, or all with
+/// [`KINDS`]. Whether the peer ended it.
+pub(crate) fn attacked(
+    memory: &Memory,
+    attach: &Attach,
+    kind: u64,
+    seed: u64,
+    mut turn: impl FnMut(),
+) -> bool {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random::new(seed);
+            while !done.load(Ordering::Relaxed) {
+                let what = if kind == KINDS { random.below(KINDS) } else { kind };
+                scribble(memory, what, &mut random);
+                // What ends the connection at once leaves the rest untried: at first a little traffic.
+                if what < 2 {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        let start = Instant::now();
+        let mut ended = false;
+        while !ended && start.elapsed() < Duration::from_millis(150) {
+            turn();
+            ended = attach.ended();
+        }
+        done.store(true, Ordering::Relaxed);
+        ended
+    })
+}
+
 /// M5: a second thread writes to the rings at full speed while traffic flows; one kind at a time, then all of them.
 pub(crate) fn rings(options: &Options) -> Done {
     let (start, mut random) = (Instant::now(), Random::new(options.seed));
@@ -110,31 +143,9 @@ pub(crate) fn rings(options: &Options) -> Done {
         let link = Link::up(options, 1, 4 + random.below(5) as u8, 0)?;
         let kind = attached % (KINDS + 1);
         attached += 1;
-        let done = AtomicBool::new(false);
-        let seed = random.next();
         let mut traffic = Traffic::default();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut random = Random::new(seed);
-                while !done.load(Ordering::Relaxed) {
-                    let what = if kind == KINDS { random.below(KINDS) } else { kind };
-                    scribble(&link.memory, what, &mut random);
-                    // What ends the connection at once leaves the rest untried: at first a little traffic.
-                    if what < 2 {
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
-                }
-            });
-            let turn = Instant::now();
-            while turn.elapsed() < Duration::from_millis(150) {
-                traffic.turn(&link, 0);
-                if link.attach.ended() {
-                    ended += 1;
-                    break;
-                }
-            }
-            done.store(true, Ordering::Relaxed);
-        });
+        let turn = || traffic.turn(&link, 0);
+        ended += u64::from(attacked(&link.memory, &link.attach, kind, random.next(), turn));
         sent += traffic.sent;
         received += traffic.received;
         link.memory.scan(&options.canary)?;

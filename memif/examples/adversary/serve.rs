@@ -3,7 +3,6 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use memif::wire::{ADD_RING_FLAG_S2M, Descriptor, Hello, MESSAGE_SIZE, Message, VERSION};
@@ -16,7 +15,7 @@ use rustix::net::{
 use crate::Options;
 use crate::attach::{ANSWER, Answer, Attach, TURN, eventfd, note_refusal, refusals};
 use crate::memory::{Memory, Random};
-use crate::rings::{KINDS, scribble};
+use crate::rings::{KINDS, attacked};
 
 type Done = Result<String, String>;
 
@@ -233,30 +232,9 @@ pub(crate) fn rings(options: &Options) -> Done {
         let memory = Memory::of(fd, client.size as u32, client.log2);
         let kind = attached % (KINDS + 1);
         attached += 1;
-        let done = AtomicBool::new(false);
-        let seed = random.next();
         let mut traffic = Traffic::default();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut random = Random::new(seed);
-                while !done.load(Ordering::Relaxed) {
-                    let what = if kind == KINDS { random.below(KINDS) } else { kind };
-                    scribble(&memory, what, &mut random);
-                    if what < 2 {
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
-                }
-            });
-            let turn = Instant::now();
-            while turn.elapsed() < Duration::from_millis(150) {
-                traffic.turn(&memory, &client.events);
-                if client.attach.ended() {
-                    ended += 1;
-                    break;
-                }
-            }
-            done.store(true, Ordering::Relaxed);
-        });
+        let turn = || traffic.turn(&memory, &client.events);
+        ended += u64::from(attacked(&memory, &client.attach, kind, random.next(), turn));
         sent += traffic.sent;
         received += traffic.received;
         memory.scan(&options.canary)?;
